@@ -1,0 +1,45 @@
+PYTHON ?= python3
+VENV ?= .venv
+BACKENDS ?= tensorflow jax torch
+WORKERS ?= 2
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-slow lint format clean
+
+demo: $(VENV)/demo.stamp  ## reconstruct bundled photographs with the bundled preset
+	KERAS_BACKEND=tensorflow TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python examples/demo.py
+
+test: lint  ## every fast test, on the three backends
+	@for backend in $(BACKENDS); do \
+		echo "== $$backend"; \
+		KERAS_BACKEND=$$backend TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m pytest \
+			-n $(WORKERS) -m "not slow" $(PYTEST_ARGS) || exit 1; \
+	done
+
+test-slow: lint  ## the tests marked slow, on the three backends
+	@for backend in $(BACKENDS); do \
+		echo "== $$backend"; \
+		KERAS_BACKEND=$$backend TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m pytest \
+			-m slow $(PYTEST_ARGS) || exit 1; \
+	done
+
+lint: $(VENV)/tests.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/tests.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(VENV)/demo.stamp: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/tests.stamp: $(VENV)/demo.stamp requirements-tests.txt
+	$(BIN)/pip install --quiet --requirement requirements-tests.txt --editable '.[jax,torch,hub,tests]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,229 @@
+"""Trains a VQ-VAE-2 (stage 1) on a folder of images or a TFDS data set.
+
+On your own photographs:
+
+    python examples/train_vqvae2.py --data=photos --output=runs/photos
+
+The bundled preset, from its recipe:
+
+    python examples/train_vqvae2.py --recipe=examples/recipes/vqvae2_imagenette_128.py \\
+        --data=imagenette/train --validation=imagenette/validation --output=runs/imagenette
+
+A recipe is one Python file with a function `recipe(laptop)` that returns the model's arguments, the
+data options, the optimizer and the number of steps. Flags given on the command line win over it.
+The folder --output receives
+
+    log.csv                 loss, PSNR, code usage, ... an epoch a row (and TensorBoard on request)
+    pictures/epoch-N.png    original, reconstruction, what the top level alone holds
+    checkpoint-N.keras      model and optimizer; --resume goes on from it, after a kill too
+    preset/                 the trained model, for keras_vqvae2.VQVAE2.from_preset
+    metrics.json            the metrics on the whole validation set
+
+The Keras backend is the one in KERAS_BACKEND (tensorflow, jax or torch).
+"""
+
+import csv
+import importlib.util
+import json
+import sys
+import time
+from pathlib import Path
+
+import keras
+from absl import app, flags
+
+import keras_vqvae2
+from keras_vqvae2.files import replacing
+
+DEFAULT_RECIPE = Path(__file__).parent / "recipes" / "vqvae2_imagenette_128.py"
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string(
+    "data", None, "Training images: a folder (nested or flat), a TFDS name or directory."
+)
+flags.DEFINE_string("validation", None, "Validation images, likewise. Default: none.")
+flags.DEFINE_string("output", None, "Folder of the run; made if it is missing.")
+flags.DEFINE_string("recipe", str(DEFAULT_RECIPE), "Python file with a function `recipe`.")
+flags.DEFINE_bool("laptop", False, "The recipe's small size: minutes, not hours.")
+flags.DEFINE_bool("resume", False, "Go on from the last checkpoint in --output, if there is one.")
+flags.DEFINE_integer("image_size", None, "Height and width of the images; overrides the recipe.")
+flags.DEFINE_integer("batch_size", None, "Images a step; overrides the recipe.")
+flags.DEFINE_integer("steps", None, "Training steps in all; overrides the recipe.")
+flags.DEFINE_integer("steps_per_epoch", None, "Steps between checkpoints; overrides the recipe.")
+flags.DEFINE_float(
+    "learning_rate", None, "A constant learning rate for Adam in place of the recipe's."
+)
+flags.DEFINE_enum(
+    "precision",
+    "float32",
+    ["float32", "mixed_bfloat16", "mixed_float16"],
+    "Dtype policy of the layers. Codebooks and losses stay float32.",
+)
+flags.DEFINE_enum("log", "csv", ["csv", "tensorboard"], "tensorboard: event files beside log.csv.")
+flags.DEFINE_integer("picture_every", 1, "Epochs between two pictures.")
+flags.DEFINE_integer(
+    "validation_images", 256, "Validation images an epoch; all of them at the end."
+)
+flags.DEFINE_integer("seed", 0, "Seed of weights and of the order of the images.")
+flags.mark_flags_as_required(["data", "output"])
+
+
+def load_recipe():
+    """The recipe of --recipe with the flags that override it."""
+    path = Path(FLAGS.recipe)
+    if not path.is_file():
+        raise ValueError(
+            f"Expected a Python file with a function `recipe`. Received: --recipe={path}"
+        )
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    recipe = module.recipe(laptop=FLAGS.laptop)
+    for name in ("batch_size", "steps", "steps_per_epoch"):
+        value = getattr(FLAGS, name)
+        if value is not None:
+            if value < 1:
+                raise ValueError(f"Expected a positive number. Received: --{name}={value}")
+            recipe[name] = value
+    if FLAGS.image_size is not None:
+        channels = recipe["model"]["image_shape"][-1]
+        recipe["model"]["image_shape"] = (FLAGS.image_size, FLAGS.image_size, channels)
+    if FLAGS.learning_rate is not None:
+        recipe["optimizer"] = keras.optimizers.Adam(FLAGS.learning_rate)
+    recipe["steps_per_epoch"] = min(recipe["steps_per_epoch"], recipe["steps"])
+    return recipe
+
+
+def open_images(source, split, recipe, **options):
+    """Images of a folder, a prepared TFDS directory or a TFDS data set."""
+    size = tuple(recipe["model"]["image_shape"][:2])
+    batch_size = recipe["batch_size"]
+    folder = Path(source)
+    if folder.is_dir() and not (folder / "dataset_info.json").exists():
+        return keras_vqvae2.data.images_from_folder(folder, size, batch_size, **options)
+    return keras_vqvae2.data.images_from_tfds(source, size, batch_size, split=split, **options)
+
+
+def prepare_output(output):
+    """Refuses to write over a run that is there, unless it is to be resumed."""
+    runs = sorted(output.glob("checkpoint-*.keras"))
+    if runs and not FLAGS.resume:
+        raise ValueError(
+            f"{output} holds a run ({runs[-1].name}): add --resume to go on with it, or choose "
+            "another --output."
+        )
+    output.mkdir(parents=True, exist_ok=True)
+
+
+def restore_or_build(recipe, output):
+    """The compiled model and the number of finished epochs."""
+    if FLAGS.resume:
+        model, epoch = keras_vqvae2.callbacks.TrainingCheckpoint.restore(output)
+        if model is not None:
+            forget_unfinished_epochs(output / "log.csv", epoch)
+            return model, epoch
+    model = keras_vqvae2.VQVAE2(**recipe["model"], dtype=FLAGS.precision)
+    model.compile(optimizer=recipe["optimizer"])
+    return model, 0
+
+
+def forget_unfinished_epochs(log, epoch):
+    """Drops the rows of epochs that a kill separated from their checkpoint."""
+    if not log.exists():
+        return
+    with open(log, newline="") as file:
+        reader = csv.DictReader(file)
+        rows = [row for row in reader if row["epoch"].isdigit() and int(row["epoch"]) < epoch]
+    with replacing(log) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, reader.fieldnames)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def callbacks(recipe, pictures, output, started_anew):
+    steps = recipe["steps"]
+    result = [
+        keras.callbacks.CSVLogger(output / "log.csv", append=not started_anew),
+        keras_vqvae2.callbacks.ReconstructionGrid(
+            pictures, output / "pictures", every=FLAGS.picture_every
+        ),
+        keras_vqvae2.callbacks.TrainingCheckpoint(output),
+    ]
+    if FLAGS.log == "tensorboard":
+        if importlib.util.find_spec("tensorboard") is None:
+            raise ImportError("--log=tensorboard needs `pip install tensorboard`.")
+        result.append(keras.callbacks.TensorBoard(output / "tensorboard"))
+    print(f"Training for {steps} steps; see {output}/log.csv and {output}/pictures.")
+    return result
+
+
+def train():
+    output = Path(FLAGS.output)
+    recipe = load_recipe()
+    prepare_output(output)
+    keras.utils.set_random_seed(FLAGS.seed)
+    model, epoch = restore_or_build(recipe, output)
+    per_epoch = recipe["steps_per_epoch"]
+    epochs = -(-recipe["steps"] // per_epoch)
+    print(
+        f"VQVAE2 {recipe['model']['image_shape']}, {model.count_params():,} parameters, backend "
+        f"{keras.backend.backend()}, {FLAGS.precision}, epoch {epoch} of {epochs}."
+    )
+    images = open_images(
+        FLAGS.data,
+        "train",
+        recipe,
+        shuffle=True,
+        repeat=True,
+        seed=FLAGS.seed,
+        start_step=epoch * per_epoch,
+        **recipe["data"],
+    )
+    validation = None
+    if FLAGS.validation:
+        validation = open_images(FLAGS.validation, "test", recipe)
+    shown = open_images(
+        FLAGS.validation or FLAGS.data,
+        "test" if FLAGS.validation else "train",
+        recipe,
+        shuffle=True,
+        seed=1,
+    )
+    pictures = next(iter(shown))[:8].numpy()
+
+    started = time.time()
+    model.fit(
+        images,
+        epochs=epochs,
+        initial_epoch=epoch,
+        steps_per_epoch=per_epoch,
+        validation_data=None if validation is None else shown,
+        validation_steps=None
+        if validation is None
+        else -(-FLAGS.validation_images // recipe["batch_size"]),
+        callbacks=callbacks(recipe, pictures, output, started_anew=epoch == 0),
+    )
+    seconds = time.time() - started
+
+    model.save_to_preset(output / "preset")
+    metrics = {
+        "parameters": model.count_params(),
+        "steps": epochs * per_epoch,
+        "seconds": round(seconds),
+    }
+    if validation is not None:
+        metrics["validation"] = model.evaluate(validation, return_dict=True)
+    with replacing(output / "metrics.json") as temporary:
+        temporary.write_text(json.dumps(metrics, indent=4))
+    print(json.dumps(metrics, indent=4))
+
+
+def main(_):
+    try:
+        train()
+    except (ValueError, FileNotFoundError, ImportError) as error:
+        sys.exit(f"train_vqvae2: {error}")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,15 @@
+from keras_vqvae2 import callbacks, converters, data, layers, metrics
+from keras_vqvae2.models.preset_model import PresetModel
+from keras_vqvae2.models.vqvae2 import VQVAE2
+from keras_vqvae2.version import __version__
+
+__all__ = [
+    "VQVAE2",
+    "PresetModel",
+    "__version__",
+    "callbacks",
+    "converters",
+    "data",
+    "layers",
+    "metrics",
+]

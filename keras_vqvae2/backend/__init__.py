@@ -1,0 +1,33 @@
+"""The one place that imports tensorflow, jax or torch.
+
+Everything else in the package is `keras.ops`. Each backend module offers the same names:
+
+- `GuardedTrainer`: the `train_step` and `test_step` of a model, in the backend's own signature.
+- `replica_count`, `replica_index`, `replica_sum`: where this program stands among its replicas.
+- `matmul_float32`: a product that stays float32 on hardware that likes to round its inputs.
+- `segment_sum`: sums of rows that share an index, without a copy of the rows.
+- `sync_training_state`: makes a model's variables current while `fit` runs.
+- `prefers_jit_compile`: whether compiling a train step with `jit_compile=True` pays here.
+"""
+
+import importlib
+
+import keras
+
+_NAMES = ("tensorflow", "jax", "torch")
+_name = keras.backend.backend()
+if _name not in _NAMES:
+    raise ImportError(
+        f"keras_vqvae2 runs on the Keras backends {', '.join(_NAMES)}. "
+        f"Received: keras.backend.backend()={_name!r}"
+    )
+_backend = importlib.import_module(f"keras_vqvae2.backend.{_name}_backend")
+
+GuardedTrainer = _backend.GuardedTrainer
+matmul_float32 = _backend.matmul_float32
+prefers_jit_compile = _backend.prefers_jit_compile
+replica_count = _backend.replica_count
+replica_index = _backend.replica_index
+replica_sum = _backend.replica_sum
+segment_sum = _backend.segment_sum
+sync_training_state = _backend.sync_training_state

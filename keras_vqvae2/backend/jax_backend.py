@@ -1,0 +1,101 @@
+"""JAX: pure steps over the state; under `keras.distribution` arrays are global already."""
+
+import jax
+import jax.numpy as jnp
+import keras
+
+from keras_vqvae2.backend.step_contract import StepContract, poison
+
+
+def replica_count():
+    return 1
+
+
+def replica_index():
+    return 0
+
+
+def replica_sum(x):
+    return x
+
+
+def matmul_float32(a, b):
+    # The default rounds the inputs to bfloat16 on a TPU and to TensorFloat-32 on a GPU.
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
+def segment_sum(rows, indices, num_segments):
+    return jax.ops.segment_sum(rows, indices, num_segments)
+
+
+def sync_training_state(model):
+    """Writes the state that `fit` holds back into the model's variables."""
+    model.jax_state_sync()
+
+
+def prefers_jit_compile():
+    return True
+
+
+def _select(finite, new, old):
+    return [jnp.where(finite, n, o) for n, o in zip(new, old)]
+
+
+class GuardedTrainer(StepContract):
+    """Training steps in which a batch that is not finite changes nothing."""
+
+    def _loss_and_updates(self, trainable, non_trainable, optimizer_state, batch, training):
+        x, y, sample_weight = batch
+        mapping = [
+            *zip(self.trainable_variables, trainable),
+            *zip(self.non_trainable_variables, non_trainable),
+        ]
+        if training:
+            mapping += zip(self.optimizer.variables, optimizer_state)
+        with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
+            outputs = self.step_outputs(x, training=training)
+            loss = self.compute_loss(x, y, outputs, sample_weight, training=training)
+            scaled_loss = self.optimizer.scale_loss(loss) if training else loss
+        non_trainable = [scope.get_current_value(v) for v in self.non_trainable_variables]
+        return scaled_loss, (loss, outputs, non_trainable)
+
+    def train_step(self, state, data):
+        trainable, non_trainable, optimizer_state, metrics_state = state
+        batch = keras.utils.unpack_x_y_sample_weight(data)
+        gradient = jax.grad(self._loss_and_updates, has_aux=True)
+        gradients, (loss, outputs, new_non_trainable) = gradient(
+            trainable, non_trainable, optimizer_state, batch, True
+        )
+        mapping = zip(self.optimizer.variables, optimizer_state)
+        with keras.StatelessScope(state_mapping=mapping):
+            norm = self.gradient_norm(gradients)
+        finite = jnp.logical_and(jnp.isfinite(loss), jnp.isfinite(norm))
+        if self.scales_loss():
+            gradients = poison(gradients, finite)
+        new_trainable, new_optimizer_state = self.optimizer.stateless_apply(
+            optimizer_state, gradients, trainable
+        )
+        if not self.scales_loss():
+            new_optimizer_state = _select(finite, new_optimizer_state, optimizer_state)
+        new_trainable = _select(finite, new_trainable, trainable)
+        new_non_trainable = _select(finite, new_non_trainable, non_trainable)
+
+        mapping = zip(self.metrics_variables, metrics_state)
+        with keras.StatelessScope(state_mapping=mapping) as scope:
+            self.update_train_metrics(batch[0], outputs, loss, norm, finite)
+            logs = self.get_metrics_result()
+        metrics_state = [scope.get_current_value(v) for v in self.metrics_variables]
+        return logs, (new_trainable, new_non_trainable, new_optimizer_state, metrics_state)
+
+    def test_step(self, state, data):
+        trainable, non_trainable, metrics_state = state
+        batch = keras.utils.unpack_x_y_sample_weight(data)
+        _, (loss, outputs, non_trainable) = self._loss_and_updates(
+            trainable, non_trainable, None, batch, False
+        )
+        mapping = zip(self.metrics_variables, metrics_state)
+        with keras.StatelessScope(state_mapping=mapping) as scope:
+            self.update_step_metrics(batch[0], outputs, loss, jnp.ones(()))
+            logs = self.test_logs()
+        metrics_state = [scope.get_current_value(v) for v in self.metrics_variables]
+        return logs, (trainable, non_trainable, metrics_state)

@@ -1,0 +1,70 @@
+"""What a model owes `GuardedTrainer`, the same on every backend."""
+
+import keras
+from keras import ops
+
+
+class StepContract:
+    """The backend-free half of `GuardedTrainer`.
+
+    A training step is: outputs, loss, gradients, one test for finite numbers, the update, the
+    metrics. Only the order in which a backend wants its variables handed around differs.
+    """
+
+    def step_outputs(self, x, training):
+        """Returns what `compute_loss` and `update_step_metrics` need of one batch."""
+        return self(x, training=training)
+
+    def update_step_metrics(self, x, outputs, loss, weight):
+        """Updates the metrics that training and evaluation share.
+
+        Args:
+            x: The batch.
+            outputs: What `step_outputs` returned.
+            loss: Scalar of shape `()`.
+            weight: Scalar, 1.0 for a batch that counts and 0.0 for one that was skipped. Metrics
+                must stay finite for a weight of 0 although the batch is not.
+        """
+        self._loss_tracker.update_state(zero_unless(weight, loss), sample_weight=weight)
+
+    def train_only_metrics(self):
+        """The metrics that mean nothing in `evaluate`."""
+        return [self.gradient_norm_tracker, self.skipped_steps_tracker]
+
+    def update_train_metrics(self, x, outputs, loss, gradient_norm, finite):
+        weight = ops.cast(finite, "float32")
+        self.update_step_metrics(x, outputs, loss, weight)
+        self.gradient_norm_tracker.update_state(
+            zero_unless(weight, gradient_norm), sample_weight=weight
+        )
+        self.skipped_steps_tracker.update_state(1.0 - weight)
+
+    def test_logs(self):
+        skip = {metric.name for metric in self.train_only_metrics()}
+        return {
+            name: value for name, value in self.get_metrics_result().items() if name not in skip
+        }
+
+    def scales_loss(self):
+        """Whether the optimizer scales the loss, and so skips steps that overflow itself."""
+        return isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
+
+    def gradient_norm(self, gradients):
+        """Euclidean norm over all gradients of the unscaled loss, float32 of shape `()`."""
+        squares = [ops.sum(ops.square(ops.cast(g, "float32"))) for g in gradients if g is not None]
+        norm = ops.sqrt(sum(squares))
+        # scale_loss multiplies by the current scale, so it also tells it.
+        return norm / self.optimizer.scale_loss(ops.ones(())) if self.scales_loss() else norm
+
+
+def zero_unless(weight, value):
+    """`value` where `weight` is not 0, else 0: a plain product would keep a NaN."""
+    value = ops.cast(value, "float32")
+    return ops.where(weight > 0, value, ops.zeros_like(value))
+
+
+def poison(gradients, finite):
+    """Gradients that are NaN unless `finite`, for an optimizer that skips such steps itself."""
+    return [
+        g if g is None else ops.where(finite, g, ops.full_like(g, float("nan"))) for g in gradients
+    ]

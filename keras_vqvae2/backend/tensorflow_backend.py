@@ -1,0 +1,99 @@
+"""TensorFlow: `tf.GradientTape` steps, `tf.distribute` replicas."""
+
+import keras
+import tensorflow as tf
+
+from keras_vqvae2.backend.step_contract import StepContract, poison
+
+
+def replica_count():
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def replica_index():
+    context = tf.distribute.get_replica_context()
+    return 0 if context is None else context.replica_id_in_sync_group
+
+
+def replica_sum(x):
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return x
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, x)
+
+
+def matmul_float32(a, b):
+    # TensorFloat-32 is a global switch of TensorFlow (tf.config.experimental).
+    return tf.matmul(a, b)
+
+
+def segment_sum(rows, indices, num_segments):
+    return tf.math.unsorted_segment_sum(rows, indices, num_segments)
+
+
+def sync_training_state(model):
+    """Nothing to do: TensorFlow updates variables in place."""
+
+
+def prefers_jit_compile():
+    return bool(tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU"))
+
+
+class GuardedTrainer(StepContract):
+    """Training steps in which a batch that is not finite changes nothing."""
+
+    def train_step(self, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if not self.optimizer.built:
+            with tf.init_scope():
+                self.optimizer.build(self.trainable_variables)
+        state = self.non_trainable_variables
+        before = [tf.identity(v.value) for v in state]
+        with tf.GradientTape() as tape:
+            outputs = self.step_outputs(x, training=True)
+            loss = self.compute_loss(x, y, outputs, sample_weight, training=True)
+            scaled_loss = self.optimizer.scale_loss(loss)
+        gradients = tape.gradient(scaled_loss, self.trainable_variables)
+
+        # Global means, so that every replica reaches the same verdict. The optimizer sums over
+        # replicas, hence the division.
+        replicas = replica_count()
+        gradients = [g if g is None else replica_sum(g) / replicas for g in gradients]
+        finite_loss = replica_sum(tf.cast(tf.math.is_finite(loss), tf.float32)) >= replicas
+        norm = self.gradient_norm(gradients)
+        finite = tf.logical_and(finite_loss, tf.math.is_finite(norm))
+        self._apply_guarded([g if g is None else g / replicas for g in gradients], finite)
+        for variable, old in zip(state, before):
+            variable.assign(tf.where(finite, variable.value, old))
+        self.update_train_metrics(x, outputs, loss, norm, finite)
+        return self.get_metrics_result()
+
+    def _apply_guarded(self, gradients, finite):
+        variables = self.trainable_variables
+        if self.scales_loss():
+            self.optimizer.apply(poison(gradients, finite), variables)
+            return
+        if replica_count() == 1:
+            tf.cond(finite, lambda: self._apply(gradients, variables), lambda: None)
+            return
+
+        # A branch that merges replicas is only allowed across replicas.
+        def across_replicas(strategy, finite, gradients):
+            verdict = strategy.experimental_local_results(finite)[0]
+
+            def update():
+                strategy.extended.call_for_each_replica(self._apply, args=(gradients, variables))
+
+            tf.cond(verdict, update, lambda: None)
+
+        tf.distribute.get_replica_context().merge_call(across_replicas, args=(finite, gradients))
+
+    def _apply(self, gradients, variables):
+        self.optimizer.apply(gradients, variables)
+
+    def test_step(self, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        outputs = self.step_outputs(x, training=False)
+        loss = self.compute_loss(x, y, outputs, sample_weight, training=False)
+        self.update_step_metrics(x, outputs, loss, tf.ones(()))
+        return self.test_logs()

@@ -1,0 +1,83 @@
+"""PyTorch: eager steps, `torch.distributed` replicas."""
+
+import keras
+import torch
+import torch.distributed
+
+from keras_vqvae2.backend.step_contract import StepContract, poison
+
+
+def _distributed():
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def replica_count():
+    return torch.distributed.get_world_size() if _distributed() else 1
+
+
+def replica_index():
+    return torch.distributed.get_rank() if _distributed() else 0
+
+
+def replica_sum(x):
+    if replica_count() == 1:
+        return x
+    total = x.detach().clone()
+    torch.distributed.all_reduce(total)
+    return total
+
+
+def matmul_float32(a, b):
+    # Full float32 unless the user asked otherwise (torch.set_float32_matmul_precision).
+    return torch.matmul(a, b)
+
+
+def segment_sum(rows, indices, num_segments):
+    sums = torch.zeros((num_segments, *rows.shape[1:]), dtype=rows.dtype, device=rows.device)
+    return sums.index_add_(0, indices, rows)
+
+
+def sync_training_state(model):
+    """Nothing to do: PyTorch updates variables in place."""
+
+
+def prefers_jit_compile():
+    return False
+
+
+class GuardedTrainer(StepContract):
+    """Training steps in which a batch that is not finite changes nothing."""
+
+    def train_step(self, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        state = self.non_trainable_variables
+        before = [v.value.detach().clone() for v in state]
+        self.zero_grad()
+        outputs = self.step_outputs(x, training=True)
+        loss = self.compute_loss(x, y, outputs, sample_weight, training=True)
+        self.optimizer.scale_loss(loss).backward()
+
+        replicas = replica_count()
+        variables = self.trainable_variables
+        gradients = [v.value.grad for v in variables]
+        with torch.no_grad():
+            gradients = [g if g is None else replica_sum(g) / replicas for g in gradients]
+            finite_loss = replica_sum(torch.isfinite(loss).float()) >= replicas
+            norm = self.gradient_norm(gradients)
+            finite = torch.logical_and(finite_loss, torch.isfinite(norm))
+            if self.scales_loss():
+                self.optimizer.apply(poison(gradients, finite), variables)
+            elif finite:
+                self.optimizer.apply(gradients, variables)
+            if not finite:
+                for variable, old in zip(state, before):
+                    variable.assign(old)
+            self.update_train_metrics(x, outputs, loss.detach(), norm, finite)
+        return self.get_metrics_result()
+
+    def test_step(self, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        outputs = self.step_outputs(x, training=False)
+        loss = self.compute_loss(x, y, outputs, sample_weight, training=False)
+        self.update_step_metrics(x, outputs, loss, torch.ones((), device=loss.device))
+        return self.test_logs()

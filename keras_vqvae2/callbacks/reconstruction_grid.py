@@ -1,0 +1,60 @@
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_vqvae2.plots import save_image_grid
+
+
+class ReconstructionGrid(keras.callbacks.Callback):
+    """Writes a picture of what a `VQVAE2` keeps of some images, every so often.
+
+    A row an image; the columns are the original, the reconstruction, and what each coarser level
+    alone holds (`VQVAE2.decode` with the finer levels left out).
+
+    Args:
+        images: Array of shape `(N, H, W, C)`, floats in `[0, 1]` or uint8; eight are plenty.
+        directory: Folder of the pictures `epoch-<number>.png`.
+        every: Positive integer, epochs between two pictures.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import keras_vqvae2
+
+    images = np.random.default_rng(0).uniform(size=(4, 16, 16, 3))
+    model = keras_vqvae2.VQVAE2((16, 16, 3), hidden_units=8, residual_units=4)
+    model.compile(optimizer="adam")
+    grid = keras_vqvae2.callbacks.ReconstructionGrid(images[:2], "pictures")
+    model.fit(images, epochs=1, callbacks=[grid], verbose=0)  # pictures/epoch-1.png
+    ```
+    """
+
+    def __init__(self, images, directory, every=1):
+        super().__init__()
+        if every < 1:
+            raise ValueError(f"Expected a positive number of epochs. Received: every={every}")
+        images = np.asarray(images)
+        self.images = images / 255.0 if images.dtype == np.uint8 else images
+        self.directory = Path(directory)
+        self.every = every
+
+    def on_epoch_end(self, epoch, logs=None):
+        if (epoch + 1) % self.every == 0:
+            columns = reconstruction_columns(self.model, self.images)
+            save_image_grid(
+                columns, self.directory / f"epoch-{epoch + 1}.png", f"epoch {epoch + 1}"
+            )
+
+
+def reconstruction_columns(vqvae, images):
+    """Columns for `save_image_grid`: originals, reconstructions, and each upper level alone."""
+    codes = vqvae.encode(images)
+    columns = {"original": images, "reconstruction": vqvae.decode(codes)}
+    for count in range(len(vqvae.levels) - 1, 0, -1):
+        upper = vqvae.levels[:count]
+        columns[" + ".join(upper) + " only"] = vqvae.decode(
+            {level: codes[level] for level in upper}
+        )
+    return columns

@@ -1,0 +1,3 @@
+from keras_vqvae2.converters.pytorch_vqvae2 import convert_pytorch_vqvae2
+
+__all__ = ["convert_pytorch_vqvae2"]

@@ -1,0 +1,41 @@
+"""`keras-vqvae2-convert`: a PyTorch checkpoint to a preset directory."""
+
+import sys
+
+from absl import app, flags
+
+from keras_vqvae2.converters.pytorch_vqvae2 import convert_pytorch_vqvae2
+
+FLAGS = flags.FLAGS
+
+
+def define_flags():
+    flags.DEFINE_string("checkpoint", None, "PyTorch checkpoint: .pt, .pth or .safetensors.")
+    flags.DEFINE_string("preset", None, "Preset directory to write, for VQVAE2.from_preset.")
+    flags.DEFINE_integer("image_size", 256, "Height and width of the images it was trained on.")
+    flags.DEFINE_bool(
+        "inplace_relu",
+        False,
+        "Set for checkpoints made before 2021, whose residual blocks had an in-place first ReLU.",
+    )
+    flags.mark_flags_as_required(["checkpoint", "preset"])
+
+
+def convert(_):
+    try:
+        model = convert_pytorch_vqvae2(
+            FLAGS.checkpoint, (FLAGS.image_size, FLAGS.image_size, 3), FLAGS.inplace_relu
+        )
+        model.save_to_preset(FLAGS.preset)
+    except (ValueError, FileNotFoundError, ImportError) as error:
+        sys.exit(f"keras-vqvae2-convert: {error}")
+    print(f"Wrote {FLAGS.preset}: {model.count_params():,} parameters.")
+
+
+def main():
+    define_flags()
+    app.run(convert)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,23 @@
+"""Writing files so that a kill at any moment leaves the old one or the new one, never half."""
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Yields a temporary path beside `path`, which takes its place once the block succeeds.
+
+    The temporary name keeps the suffix of `path`; missing folders are made.
+
+    Args:
+        path: The file to write.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+        temporary = Path(folder) / path.name
+        yield temporary
+        os.replace(temporary, path)

@@ -1,0 +1,302 @@
+import keras
+import numpy as np
+from keras import ops
+
+from keras_vqvae2 import backend
+from keras_vqvae2.layers.gradient_estimators import ESTIMATORS
+from keras_vqvae2.layers.nearest_code import nearest_code
+
+GOLDEN_RATIO = (np.sqrt(5.0) - 1.0) / 2.0
+
+
+@keras.saving.register_keras_serializable(package="keras_vqvae2")
+class VectorQuantizer(keras.layers.Layer):
+    """Replaces each vector by the nearest of `num_embeddings` codes, which a loss trains.
+
+    For an encoder output `z` and codes `e_1 … e_K`:
+
+    ```
+    k     = argmin_j |z - e_j|^2                                        (first of equals)
+    q     = e_k, with dL/dz := dL/dq                                    (straight-through)
+    loss  = commitment_cost * mean((z - sg(q))^2) + mean((sg(z) - q)^2)
+    ```
+
+    The loss is added with `add_loss`; means run over vectors and dimensions. Distances, losses and
+    the codebook are float32 under every dtype policy. Memory is bounded: no matrix of vectors by
+    codes is ever held as a whole.
+
+    **Start.** With `data_initialization` the first training batch places the codes: code `k` moves
+    onto a vector of that batch. The choice is a golden-ratio sequence over the batch, so it needs
+    no random state and is the same on every backend and for any number of replicas.
+
+    **Dead codes.** `ema_counts` follows how many vectors of a batch choose each code,
+    `N_k <- decay * N_k + (1 - decay) * n_k`. After each training step, a code with
+    `N_k < restart_threshold * mean(N)` moves onto a vector of the batch, chosen as at the start,
+    and gets twice that count: unless vectors choose it, it moves again some 70 updates later (for
+    a decay of 0.99). `restart_threshold=0` switches this off.
+
+    With `training=False` or `trainable=False` no state changes.
+
+    The codebook is the sum of `anchors`, placed by the two rules above, and `offsets`, which the
+    optimizer trains: state that layers move and weights that optimizers move stay apart.
+
+    Args:
+        num_embeddings: Positive integer, the number of codes `K`.
+        embedding_dim: Positive integer, the width `D` of a code.
+        commitment_cost: Non-negative float, weight of the commitment loss (the paper's beta).
+            Defaults to 0.25 (paper, table 3 of the appendix).
+        decay: Float in `[0, 1)`, decay of the running counts. Defaults to 0.99 (paper).
+        data_initialization: Boolean, whether the first training batch places the codes.
+        restart_threshold: Float in `[0, 1)`, the share of the mean count below which a code is
+            moved. Defaults to 0.1.
+        gradient: `"straight_through"` (the paper's) or `"rotation"` (arXiv 2410.06424).
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: Vectors of shape `(..., D)`; with `reverse=True` integer codes of shape `(...)`.
+        training: Boolean, whether losses count and state moves.
+        reverse: Boolean, looks codes up instead. The code -1 stands for "unknown" and gives
+            `mean_code`.
+
+    Returns:
+        A tuple `(quantized, indices)`: shape `(..., D)` in the compute dtype, and int32 of shape
+        `(...)`. With `reverse=True` only the codes, of shape `(..., D)`.
+
+    Raises:
+        ValueError: If the last dimension of the inputs is not `embedding_dim`, or an argument is
+            out of range.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import keras_vqvae2
+
+    quantizer = keras_vqvae2.layers.VectorQuantizer(num_embeddings=16, embedding_dim=4)
+    vectors = np.random.default_rng(0).normal(size=(2, 8, 8, 4)).astype("float32")
+    quantized, indices = quantizer(vectors, training=True)
+    print(quantized.shape, indices.shape)  # (2, 8, 8, 4) (2, 8, 8)
+    ```
+
+    Reference:
+        - van den Oord et al. 2017, "Neural Discrete Representation Learning", arXiv 1711.00937,
+          equation 3.
+        - Razavi et al. 2019, arXiv 1906.00446, section 2.1.
+    """
+
+    def __init__(
+        self,
+        num_embeddings,
+        embedding_dim,
+        commitment_cost=0.25,
+        decay=0.99,
+        data_initialization=True,
+        restart_threshold=0.1,
+        gradient="straight_through",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        for name, value in (("num_embeddings", num_embeddings), ("embedding_dim", embedding_dim)):
+            if int(value) != value or value < 1:
+                raise ValueError(f"Expected a positive integer. Received: {name}={value}")
+        if commitment_cost < 0:
+            raise ValueError(
+                f"Expected a non-negative weight. Received: commitment_cost={commitment_cost}"
+            )
+        for name, value in (("decay", decay), ("restart_threshold", restart_threshold)):
+            if not 0 <= value < 1:
+                raise ValueError(f"Expected a number in [0, 1). Received: {name}={value}")
+        if gradient not in ESTIMATORS:
+            raise ValueError(
+                f"Expected one of {sorted(ESTIMATORS)}. Received: gradient={gradient!r}"
+            )
+        self.num_embeddings = int(num_embeddings)
+        self.embedding_dim = int(embedding_dim)
+        self.commitment_cost = commitment_cost
+        self.decay = decay
+        self.data_initialization = data_initialization
+        self.restart_threshold = restart_threshold
+        self.gradient = gradient
+        sequence = np.arange(1, self.num_embeddings + 1) * GOLDEN_RATIO
+        self._sequence = (sequence % 1.0).astype("float32")  # (K,), evenly spread over [0, 1)
+
+    # === State ===
+
+    def build(self, input_shape):
+        if input_shape[-1] != self.embedding_dim:
+            raise ValueError(
+                f"{type(self).__name__} expected vectors of width embedding_dim="
+                f"{self.embedding_dim}. Received: input_shape={tuple(input_shape)}"
+            )
+        self.ema_counts = self._add_state("ema_counts", (self.num_embeddings,), "ones")
+        self.updates = self._add_state("updates", (), "zeros", "int32", "only_first_replica")
+        self.initialized = self._add_state(
+            "initialized", (), "zeros", "int32", "only_first_replica"
+        )
+        self._build_codes((self.num_embeddings, self.embedding_dim))
+
+    def _add_state(self, name, shape, initializer, dtype="float32", aggregation="mean"):
+        return self.add_weight(
+            name=name,
+            shape=shape,
+            initializer=initializer,
+            dtype=dtype,
+            trainable=False,
+            autocast=False,
+            aggregation=aggregation,
+        )
+
+    def _build_codes(self, shape):
+        self.anchors = self._add_state("anchors", shape, "uniform")
+        self.offsets = self.add_weight(
+            name="offsets", shape=shape, initializer="zeros", dtype="float32", autocast=False
+        )
+
+    @property
+    def codebook(self):
+        """The codes, float32 of shape `(num_embeddings, embedding_dim)`."""
+        return ops.add(self.anchors, self.offsets)
+
+    @property
+    def mean_code(self):
+        """The codes' mean, weighted by how often each is chosen. Shape `(embedding_dim,)`."""
+        weights = ops.expand_dims(self.ema_counts / ops.sum(self.ema_counts), -1)  # (K, 1)
+        return ops.sum(weights * self.codebook, axis=0)
+
+    def set_codebook(self, codebook):
+        """Puts given codes in place, as if they had just been placed from data.
+
+        Args:
+            codebook: Array of shape `(num_embeddings, embedding_dim)`.
+
+        Raises:
+            ValueError: If the shape differs.
+        """
+        expected = (self.num_embeddings, self.embedding_dim)
+        if tuple(codebook.shape) != expected:
+            raise ValueError(
+                f"Expected a codebook of shape {expected}. Received: shape={tuple(codebook.shape)}"
+            )
+        if not self.built:
+            self.build((None, self.embedding_dim))
+            self.built = True
+        self._place_codes(
+            ops.ones((self.num_embeddings,), dtype="bool"),
+            ops.convert_to_tensor(codebook, dtype="float32"),
+            count=1.0,
+        )
+        self.initialized.assign(1)
+
+    # === Call ===
+
+    def call(self, inputs, training=None, reverse=False):
+        if reverse:
+            return self._look_up(inputs)
+        learning = bool(training) and self.trainable
+        z = ops.reshape(ops.cast(inputs, "float32"), (-1, self.embedding_dim))  # (N, D)
+        vectors = ops.stop_gradient(z)
+        if learning:
+            candidates = self._candidates(vectors)
+            if self.data_initialization:
+                fresh = ops.broadcast_to(self.initialized.value == 0, (self.num_embeddings,))
+                self._place_codes(fresh, candidates, count=1.0)
+            self.initialized.assign(1)
+
+        codebook = self.codebook
+        indices = nearest_code(vectors, codebook)  # (N,)
+        quantized = ops.take(codebook, indices, axis=0)  # (N, D)
+        self.add_loss(self._loss(z, quantized))
+        if learning:
+            self._learn(vectors, indices)
+            self._restart_dead_codes(candidates)
+            self.updates.assign(self.updates + 1)
+
+        quantized = ESTIMATORS[self.gradient](z, ops.stop_gradient(quantized))
+        shape = ops.shape(inputs)
+        quantized = ops.cast(ops.reshape(quantized, shape), self.compute_dtype)
+        return quantized, ops.reshape(indices, shape[:-1])
+
+    def compute_output_spec(self, inputs, training=None, reverse=False):
+        if reverse:
+            return keras.KerasTensor((*inputs.shape, self.embedding_dim), self.compute_dtype)
+        return (
+            keras.KerasTensor(inputs.shape, self.compute_dtype),
+            keras.KerasTensor(inputs.shape[:-1], "int32"),
+        )
+
+    def _look_up(self, indices):
+        known = ops.expand_dims(indices >= 0, -1)  # (..., 1)
+        codes = ops.take(self.codebook, ops.maximum(indices, 0), axis=0)  # (..., D)
+        return ops.cast(ops.where(known, codes, self.mean_code), self.compute_dtype)
+
+    def _loss(self, z, quantized):
+        commitment = ops.mean(ops.square(z - ops.stop_gradient(quantized)))
+        codebook_loss = ops.mean(ops.square(ops.stop_gradient(z) - quantized))
+        return self.commitment_cost * commitment + codebook_loss
+
+    # === Learning ===
+
+    def _learn(self, vectors, indices):
+        """Updates the running statistics of the codes from one batch, over all replicas."""
+        ones = ops.ones_like(vectors[:, 0])  # (N,)
+        counts = backend.segment_sum(ones, indices, self.num_embeddings)  # (K,)
+        counts = backend.replica_sum(counts)
+        keep = self._keep(counts)
+        self._learn_codes(vectors, indices, keep)
+        self.ema_counts.assign(self._decayed(self.ema_counts, counts, keep))
+
+    def _learn_codes(self, vectors, indices, keep):
+        """The loss trains the codes; `VectorQuantizerEMA` averages here instead."""
+
+    def _keep(self, counts):
+        """Decay of each code's statistics. Shape `(K,)`.
+
+        A code that nothing has chosen for long (count below 1e-20) keeps what it has: float32
+        would lose the ratio of its sum and its count.
+        """
+        forgotten = ops.logical_and(counts == 0, self.ema_counts.value < 1e-20)
+        return ops.where(forgotten, 1.0, self.decay)
+
+    def _decayed(self, average, value, keep):
+        return keep * average + (1.0 - self.decay) * value
+
+    def _candidates(self, vectors):
+        """A vector of the batch for each code, the same on every replica. Shape `(K, D)`.
+
+        Position `p` in `[0, 1)` of the global batch lies with replica `floor(p * replicas)`.
+        """
+        shift = ops.cast(ops.mod(self.updates, 4096), "float32") * float(np.sqrt(2.0) - 1.0)
+        replicas = backend.replica_count()
+        position = ops.mod(ops.add(shift, self._sequence), 1.0) * replicas  # (K,)
+        owner = ops.floor(position)
+        count = ops.shape(vectors)[0]
+        row = ops.cast((position - owner) * ops.cast(count, "float32"), "int32")
+        rows = ops.take(vectors, ops.minimum(row, count - 1), axis=0)  # (K, D)
+        if replicas == 1:
+            return rows
+        mine = ops.equal(owner, ops.cast(backend.replica_index(), "float32"))
+        return backend.replica_sum(ops.where(mine[:, None], rows, ops.zeros_like(rows)))
+
+    def _restart_dead_codes(self, candidates):
+        if not self.restart_threshold:
+            return
+        threshold = self.restart_threshold * ops.mean(self.ema_counts)
+        dead = self.ema_counts.value < threshold  # (K,)
+        self._place_codes(dead, candidates, count=2.0 * threshold)
+
+    def _place_codes(self, mask, codes, count):
+        """Moves the codes of `mask`, shape `(K,)`, to the rows of `codes`, shape `(K, D)`."""
+        self.anchors.assign(ops.where(mask[:, None], codes - self.offsets, self.anchors.value))
+        self.ema_counts.assign(ops.where(mask, count, self.ema_counts.value))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_embeddings": self.num_embeddings,
+            "embedding_dim": self.embedding_dim,
+            "commitment_cost": self.commitment_cost,
+            "decay": self.decay,
+            "data_initialization": self.data_initialization,
+            "restart_threshold": self.restart_threshold,
+            "gradient": self.gradient,
+        }

@@ -1,0 +1,31 @@
+import keras
+from keras import ops
+
+from keras_vqvae2 import backend
+
+
+class CodeHistogram(keras.metrics.Metric):
+    """Counts how often each code was chosen since the last reset; base of the codebook metrics."""
+
+    def __init__(self, num_embeddings, name=None, **kwargs):
+        super().__init__(name=name, **kwargs)
+        if int(num_embeddings) != num_embeddings or num_embeddings < 1:
+            raise ValueError(f"Expected a positive integer. Received: {num_embeddings=}")
+        self.num_embeddings = int(num_embeddings)
+        self.counts = self.add_variable(
+            shape=(self.num_embeddings,), initializer="zeros", name="counts", dtype="float32"
+        )
+
+    def update_state(self, indices, sample_weight=1.0):
+        """Adds a batch of codes.
+
+        Args:
+            indices: Integers in `[0, num_embeddings)`, of any shape.
+            sample_weight: Scalar that multiplies the batch's counts; 0 leaves the batch out.
+        """
+        indices = ops.reshape(ops.cast(indices, "int32"), (-1,))
+        weights = ops.ones_like(indices, dtype="float32") * sample_weight
+        self.counts.assign_add(backend.segment_sum(weights, indices, self.num_embeddings))
+
+    def get_config(self):
+        return {**super().get_config(), "num_embeddings": self.num_embeddings}

@@ -1,0 +1,35 @@
+import keras
+from keras import ops
+
+from keras_vqvae2.metrics.code_histogram import CodeHistogram
+
+
+@keras.saving.register_keras_serializable(package="keras_vqvae2")
+class CodebookPerplexity(CodeHistogram):
+    """Perplexity of the distribution of the chosen codes, in `[1, num_embeddings]`.
+
+    `exp(-sum_k p_k log p_k)`, with `p_k` the share of code `k` among all codes since the last
+    reset: the number of codes that, chosen equally often, would carry as much information.
+
+    Args:
+        num_embeddings: Positive integer, the number of codes.
+        name: Name of the metric.
+
+    Example:
+
+    ```python
+    import keras_vqvae2
+
+    perplexity = keras_vqvae2.metrics.CodebookPerplexity(num_embeddings=8)
+    perplexity.update_state([0, 1, 2, 3])
+    print(round(float(perplexity.result()), 4))  # 4.0
+    ```
+    """
+
+    def __init__(self, num_embeddings, name="codebook_perplexity", **kwargs):
+        super().__init__(num_embeddings, name=name, **kwargs)
+
+    def result(self):
+        counts = ops.convert_to_tensor(self.counts)
+        p = counts / ops.maximum(ops.sum(counts), 1.0)
+        return ops.exp(-ops.sum(p * ops.log(ops.maximum(p, 1e-30))))

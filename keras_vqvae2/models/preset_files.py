@@ -1,0 +1,288 @@
+"""Preset directories on disk: finding, reading, verifying and writing them.
+
+    config.json         the class and its constructor arguments
+    metadata.json       versions, parameter count, SHA-256 of every weights file
+    model.weights.h5    the weights; or model.weights.json and model_00000.weights.h5, ...
+
+This is KerasHub's format. KerasHub reads nothing of `metadata.json`.
+"""
+
+import collections
+import contextlib
+import datetime
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+
+import h5py
+import keras
+
+from keras_vqvae2.models.preset_config import parse_config, registered_class, serialize_model
+from keras_vqvae2.version import __version__
+
+CONFIG_FILE = "config.json"
+METADATA_FILE = "metadata.json"
+WEIGHTS_FILE = "model.weights.h5"
+SHARDED_WEIGHTS_FILE = "model.weights.json"
+BUNDLED_PRESETS = Path(__file__).parents[1] / "presets"
+
+_FILES = re.compile(r"config\.json|metadata\.json|model\.weights\.(h5|json)|model_\d+\.weights\.h5")
+_NAME = r"\w[\w.-]*"
+
+
+def locate(preset):
+    """Returns the directory of a preset that is not registered, downloading it if need be.
+
+    Args:
+        preset: A directory, `"hf://user/repo"` or
+            `"kaggle://user/model/keras/variation[/version]"`.
+
+    Returns:
+        A `pathlib.Path`, or `None` if `preset` is neither an address nor a directory.
+
+    Raises:
+        ValueError: If `preset` is an address of another form.
+        ImportError: If the package that downloads is absent.
+    """
+    scheme, separator, handle = preset.partition("://")
+    if not separator:
+        return Path(preset) if Path(preset).is_dir() else None
+    if scheme == "hf" and re.fullmatch(rf"{_NAME}/{_NAME}", handle):
+        try:
+            import huggingface_hub
+        except ImportError as error:
+            raise ImportError(_pip_line("huggingface_hub", preset)) from error
+        return Path(huggingface_hub.snapshot_download(handle))
+    if scheme == "kaggle" and re.fullmatch(rf"{_NAME}/{_NAME}/keras/{_NAME}(/\d+)?", handle):
+        try:
+            import kagglehub
+        except ImportError as error:
+            raise ImportError(_pip_line("kagglehub", preset)) from error
+        return Path(kagglehub.model_download(handle))
+    raise ValueError(
+        "Expected 'hf://user/repo' or 'kaggle://user/model/keras/variation[/version]'. "
+        f"Received: preset={preset!r}"
+    )
+
+
+def read_config(directory):
+    """Reads the class and the constructor arguments of the model in a preset directory.
+
+    Args:
+        directory: The preset directory.
+
+    Returns:
+        `(model_class, config)`; `model_class.from_config(config)` builds the model.
+
+    Raises:
+        FileNotFoundError: If `config.json` or `metadata.json` is missing.
+        ValueError: If `config.json` is not JSON or holds an object of a foreign class.
+    """
+    path = Path(directory) / CONFIG_FILE
+    _require(directory, CONFIG_FILE, METADATA_FILE)
+    try:
+        config = parse_config(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"Cannot read {path}. {error}") from error
+    return registered_class(config), config["config"]
+
+
+def verified_weights(directory):
+    """Finds the weights files of a preset directory and compares them with their checksums.
+
+    Args:
+        directory: The preset directory.
+
+    Returns:
+        A list of paths: the one to give to `load_weights`, then its shards if it has any.
+
+    Raises:
+        FileNotFoundError: If there are no weights, or not all of them.
+        ValueError: If a shard lies outside the directory or a checksum differs.
+    """
+    directory = Path(directory)
+    if (directory / WEIGHTS_FILE).exists():
+        names = [WEIGHTS_FILE]
+    elif (directory / SHARDED_WEIGHTS_FILE).exists():
+        names = [SHARDED_WEIGHTS_FILE, *_shard_names(directory / SHARDED_WEIGHTS_FILE)]
+    else:
+        _require(directory, f"{WEIGHTS_FILE} or {SHARDED_WEIGHTS_FILE}")
+    _require(directory, METADATA_FILE, *names)
+    checksums = _read_dict(directory / METADATA_FILE).get("sha256", {})
+    for name in names:
+        received = _sha256(directory / name)
+        # A preset that KerasHub saved has no checksums.
+        if checksums and checksums.get(name) != received:
+            raise ValueError(
+                f"{directory / name} is damaged, or not the file that {METADATA_FILE} describes: "
+                f"expected sha256={checksums.get(name)}. Received: sha256={received}"
+            )
+    return [directory / name for name in names]
+
+
+def load_weights(model, paths):
+    """Loads verified weights into a model: every weight of the file, into every weight of it.
+
+    Keras itself checks the layers it looks for, and is silent about what else the file holds.
+
+    Args:
+        model: The model, built.
+        paths: What `verified_weights` returned.
+
+    Raises:
+        ValueError: If a file is truncated or the weights do not fit the model.
+    """
+    misfit = f"The weights in {paths[0]} do not fit this config of {type(model).__name__}. "
+    expected = collections.Counter(tuple(v.shape) for v in model.weights)
+    received = collections.Counter()
+    for path in paths:
+        if path.suffix == ".h5":
+            received.update(_stored_shapes(path))
+    if expected != received:
+        raise ValueError(
+            f"{misfit}Expected {expected.total()} weights, of which these shapes are not in the "
+            f"file: {list((expected - received).elements())}. Received: {received.total()} "
+            f"weights, these shapes too many: {list((received - expected).elements())}"
+        )
+    try:
+        # Keras only warns of layers inside containers that it leaves as they are.
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model.load_weights(paths[0])
+    except (ValueError, KeyError, OSError) as error:
+        raise ValueError(f"{misfit}Received: {error}") from error
+    skipped = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
+    if skipped:
+        raise ValueError(f"{misfit}Received: {skipped}")
+
+
+def write(model, directory, max_shard_size):
+    """Writes a preset directory; see `PresetModel.save_to_preset`."""
+    config = serialize_model(model)
+    # The same graph and layers without the optimizer, which `model.save_weights` would add.
+    graph = keras.Model(model.inputs, model.outputs)
+    inside = {id(v) for v in graph.weights}
+    outside = [v.path for v in model.weights if id(v) not in inside]
+    if outside:
+        raise ValueError(
+            f"Expected every weight of {type(model).__name__} to belong to a layer between its "
+            f"inputs and its outputs. Received: {outside=}"
+        )
+    size = 4 * model.count_params() / 1024**3  # GiB of float32
+    with _replacing(directory) as new:
+        if max_shard_size is None or size <= max_shard_size:
+            graph.save_weights(new / WEIGHTS_FILE)
+        else:
+            graph.save_weights(new / SHARDED_WEIGHTS_FILE, max_shard_size=max_shard_size)
+        metadata = {
+            "keras_version": keras.__version__,
+            "keras_vqvae2_version": __version__,
+            "parameter_count": model.count_params(),
+            "date_saved": datetime.datetime.now().strftime("%Y-%m-%d@%H:%M:%S"),
+            "sha256": {path.name: _sha256(path) for path in sorted(new.iterdir())},
+        }
+        (new / CONFIG_FILE).write_text(json.dumps(config, indent=4))
+        (new / METADATA_FILE).write_text(json.dumps(metadata, indent=4))
+
+
+@contextlib.contextmanager
+def _replacing(directory):
+    """Yields an empty directory that takes the place of `directory` once the block succeeds."""
+    target = Path(directory).resolve()
+    _require_replaceable(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    new, old = staging / "new", staging / "old"
+    try:
+        new.mkdir()
+        yield new
+        _require_replaceable(target)
+        if target.exists():
+            os.rename(target, old)
+        os.rename(new, target)
+    except BaseException:
+        if old.exists():
+            os.rename(old, target)  # If even this fails, the staging directory keeps both.
+        shutil.rmtree(staging)
+        raise
+    shutil.rmtree(staging)
+
+
+def _require_replaceable(target):
+    if not target.exists():
+        return
+    names = sorted(os.listdir(target)) if target.is_dir() else [target.name]
+    foreign = [name for name in names if not _FILES.fullmatch(name)]
+    if foreign or (names and not {CONFIG_FILE, METADATA_FILE} <= set(names)):
+        raise ValueError(
+            "Expected a directory that does not exist yet, is empty, or holds a preset and "
+            f"nothing else. Received: directory={str(target)!r} with {names[:20]}"
+        )
+
+
+def _require(directory, *names):
+    missing = [name for name in names if not (Path(directory) / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"Expected a preset directory with the files {missing}. "
+            f"Received: {directory} with {sorted(os.listdir(directory))[:20]}"
+        )
+
+
+def _shard_names(path):
+    weight_map = _read_dict(path).get("weight_map")
+    entries = list(weight_map.values()) if isinstance(weight_map, dict) else [None]
+    names = [name for entry in entries for name in (entry if isinstance(entry, list) else [entry])]
+    for name in names:
+        # Anything but a plain file name could lead out of the directory.
+        if not isinstance(name, str) or not _FILES.fullmatch(name):
+            raise ValueError(
+                f"Expected {path} to map weights to files beside it, like "
+                f"'model_00000.weights.h5'. Received: {name!r}"
+            )
+    return sorted(set(names))
+
+
+def _stored_shapes(path):
+    """The shapes of the weights in an HDF5 file; `visititems` follows no links out of it."""
+    shapes = []
+
+    def visit(name, item):
+        # A file from `save_weights` of a compiled model also holds its optimizer.
+        if isinstance(item, h5py.Dataset) and not name.startswith("optimizer/"):
+            shapes.append(item.shape)
+
+    try:
+        with h5py.File(path, "r") as file:
+            file.visititems(visit)
+    except OSError as error:
+        raise ValueError(
+            f"Expected {path} to be a complete HDF5 file. Received: {os.path.getsize(path)} bytes "
+            f"that are truncated or of another format ({error})"
+        ) from error
+    return shapes
+
+
+def _read_dict(path):
+    try:
+        value = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"Expected {path} to hold JSON. Received: {error}") from error
+    is_object = isinstance(value, dict) and isinstance(value.get("sha256", {}), dict)
+    if not is_object:
+        raise ValueError(f"Expected {path} to hold a JSON object. Received: {value}")
+    return value
+
+
+def _sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _pip_line(package, preset):
+    return f"Loading this preset needs a package: `pip install {package}`. Received: {preset=}"

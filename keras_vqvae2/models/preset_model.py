@@ -1,0 +1,204 @@
+import copy
+import difflib
+import os
+
+import keras
+
+from keras_vqvae2.backend import GuardedTrainer
+from keras_vqvae2.models import preset_files
+
+_REGISTERED = {}  # name -> (model class, entry)
+
+
+def register_presets(model_class, presets):
+    """Lets `model_class.from_preset(name)` find presets by name.
+
+    Args:
+        model_class: A subclass of `PresetModel`.
+        presets: Dict of name to entry. An entry is a dict with `"description"`, `"parameters"`
+            (their number) and what else the table of presets shows. An entry with a
+            `"config"`, the constructor's arguments, is an architecture without weights. One
+            without has config and weights in the package, in `presets/<name>/`.
+
+    Example:
+
+    ```python
+    import keras
+    from keras_vqvae2.models.preset_model import PresetModel, register_presets
+
+    @keras.saving.register_keras_serializable(package="keras_vqvae2")
+    class Doubler(PresetModel):
+        def __init__(self, size, dtype=None, **kwargs):
+            # === Layers ===
+            rescaling = keras.layers.Rescaling(2.0, dtype=dtype)
+            # === Functional Model ===
+            x = keras.Input((size,))  # (B, size)
+            super().__init__(inputs=x, outputs=rescaling(x), dtype=dtype, **kwargs)
+            # === Config ===
+            self.size = size
+
+        def get_config(self):
+            return {**super().get_config(), "size": self.size}
+
+    entry = {"description": "Doubles three.", "parameters": 0, "config": {"size": 3}}
+    register_presets(Doubler, {"doubler_3": entry})
+    model = Doubler.from_preset("doubler_3", load_weights=False, dtype="bfloat16")
+    ```
+    """
+    for name, entry in presets.items():
+        _REGISTERED[name] = (model_class, entry)
+
+
+class _ClassProperty:
+    def __init__(self, getter):
+        self.getter = getter
+
+    def __get__(self, instance, owner):
+        return self.getter(owner)
+
+
+class PresetModel(GuardedTrainer, keras.Model):
+    """A functional model that loads from presets and saves to them.
+
+    A subclass builds a functional graph in its constructor and hands it to
+    `super().__init__(inputs=..., outputs=..., dtype=dtype, **kwargs)`, so a model is built,
+    weights and all, as soon as it exists. It registers with
+    `@keras.saving.register_keras_serializable(package="keras_vqvae2")`, and adds its constructor's
+    arguments to `get_config`. On PyTorch, layers are assigned to `self` only after
+    `super().__init__`. `register_presets` shows a whole subclass.
+
+    A preset is a directory in KerasHub's format: `config.json`, `metadata.json` and
+    `model.weights.h5` or Keras' sharded weights.
+
+    Args:
+        inputs: The graph's inputs, a (nested) `keras.KerasTensor`.
+        outputs: The graph's outputs, likewise.
+        name: Name of the model.
+        trainable: `False` freezes all layers. `True` leaves each as it was made.
+        dtype: dtype policy of the model, which its constructor gave to its layers too.
+
+    Attributes:
+        presets: Class property, dict of name to entry: the registered presets of this class and
+            its subclasses. Entries are those of `register_presets` plus `"has_weights"`.
+
+    Example:
+
+    ```python
+    import keras
+    from keras_vqvae2.models.preset_model import PresetModel
+
+    @keras.saving.register_keras_serializable(package="keras_vqvae2")
+    class Linear(PresetModel):
+        def __init__(self, units, dtype=None, **kwargs):
+            x = keras.Input((2,))  # (B, 2)
+            y = keras.layers.Dense(units, dtype=dtype)(x)  # (B, units)
+            super().__init__(inputs=x, outputs=y, dtype=dtype, **kwargs)
+            self.units = units
+
+        def get_config(self):
+            return {**super().get_config(), "units": self.units}
+
+    Linear(units=3).save_to_preset("linear")
+    model = Linear.from_preset("linear", dtype="mixed_bfloat16")
+    model = PresetModel.from_preset("linear")  # also a Linear
+    ```
+    """
+
+    def __init__(self, inputs, outputs, name=None, trainable=True, dtype=None):
+        super().__init__(inputs=inputs, outputs=outputs, name=name)
+        self.dtype_policy = keras.dtype_policies.get(dtype)
+        if not trainable:
+            self.trainable = False
+
+    def get_config(self):
+        # Not Keras' config of a functional model, which lists the layers of the graph.
+        return {
+            "name": self.name,
+            "trainable": self.trainable,
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "dtype": keras.dtype_policies.get(config.get("dtype"))})
+
+    @_ClassProperty
+    def presets(cls):
+        return {
+            name: {**copy.deepcopy(entry), "has_weights": "config" not in entry}
+            for name, (model_class, entry) in _REGISTERED.items()
+            if issubclass(model_class, cls)
+        }
+
+    @classmethod
+    def from_preset(cls, preset, load_weights=True, **kwargs):
+        """Builds the model of a preset and loads its weights.
+
+        Args:
+            preset: A name in `presets`, a directory, `"hf://user/repo"` or
+                `"kaggle://user/model/keras/variation[/version]"`.
+            load_weights: Whether to load the weights. If `False` they are random.
+            **kwargs: Constructor arguments that take the place of those in the preset's config.
+                `dtype="mixed_bfloat16"` computes in that policy, whatever the weights were
+                trained in.
+
+        Returns:
+            An instance of the preset's class, which is `cls` or a subclass.
+
+        Raises:
+            ValueError: If the preset is unknown, has no weights to load, holds another class,
+                is damaged, or its weights do not fit.
+            FileNotFoundError: If files are missing.
+            ImportError: If the package that downloads is absent.
+        """
+        preset = os.fspath(preset)
+        entry = cls.presets.get(preset)
+        if entry is not None and not entry["has_weights"]:
+            if load_weights:
+                raise ValueError(
+                    f"No weights have been published for the preset {preset!r}, only its "
+                    "architecture. `load_weights=False` builds it with random weights. "
+                    f"Received: load_weights={load_weights}"
+                )
+            model_class, _ = _REGISTERED[preset]
+            return model_class.from_config({**entry["config"], **kwargs})
+        if entry is not None:
+            directory = preset_files.BUNDLED_PRESETS / preset
+        else:
+            directory = preset_files.locate(preset)
+        if directory is None:
+            raise ValueError(
+                f"Expected the name of a preset of {cls.__name__}, a directory, 'hf://user/repo' "
+                "or 'kaggle://user/model/keras/variation'. Near names: "
+                f"{difflib.get_close_matches(preset, cls.presets)}. All names: "
+                f"{sorted(cls.presets)}. Received: preset={preset!r}"
+            )
+        model_class, config = preset_files.read_config(directory)
+        is_ours = issubclass(model_class, cls)
+        if not is_ours:
+            raise ValueError(
+                f"Expected a preset of {cls.__name__}. Received: preset={preset!r}, which holds "
+                f"a {model_class.__name__}: use {model_class.__name__}.from_preset."
+            )
+        weights = preset_files.verified_weights(directory) if load_weights else None
+        model = model_class.from_config({**config, **kwargs})
+        if load_weights:
+            preset_files.load_weights(model, weights)
+        return model
+
+    def save_to_preset(self, directory, max_shard_size=10):
+        """Saves config and weights, without the optimizer, as a preset directory.
+
+        The directory appears at once when all of it is written. A preset that was there before
+        is replaced then and not earlier; a directory with any other file is refused.
+
+        Args:
+            directory: The directory to write.
+            max_shard_size: Size in GiB above which the weights are split into files of at most
+                this size. 10 is KerasHub's. `None` writes one file.
+
+        Raises:
+            ValueError: If `directory` holds anything but a preset, if the class is not
+                registered, or if weights lie outside the functional graph.
+        """
+        preset_files.write(self, directory, max_shard_size)

@@ -1,0 +1,174 @@
+"""The encoders and decoders that `VQVAE2` is composed of."""
+
+import math
+
+import keras
+
+from keras_vqvae2.layers import ResidualStack
+
+
+@keras.saving.register_keras_serializable(package="keras_vqvae2")
+class LevelEncoder(keras.layers.Layer):
+    """Shrinks a map by `factor`: strided convolutions, one 3x3 convolution, a residual stack.
+
+    The first strided convolution has half the hidden units. Input `(batch, H, W, C)`, output
+    `(batch, H / factor, W / factor, hidden_units)`.
+
+    Args:
+        factor: Power of two, at least 2.
+        hidden_units: Positive integer, channels of the output.
+        residual_units: Positive integer, channels inside the residual blocks.
+        residual_blocks: Non-negative integer.
+        kernel_size: Positive integer, filter of the strided convolutions.
+        rectified_skip: Boolean, see `ResidualStack`.
+    """
+
+    def __init__(
+        self,
+        factor,
+        hidden_units,
+        residual_units,
+        residual_blocks,
+        kernel_size,
+        rectified_skip=False,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.factor = factor
+        self.hidden_units = hidden_units
+        self.residual_units = residual_units
+        self.residual_blocks = residual_blocks
+        self.kernel_size = kernel_size
+        self.rectified_skip = rectified_skip
+        dtype = self.dtype_policy
+        self.strided = [
+            keras.layers.Conv2D(
+                hidden_units // 2 if i == 0 else hidden_units,
+                kernel_size,
+                strides=2,
+                padding="same",
+                activation="relu",
+                dtype=dtype,
+                name=f"strided_{i}",
+            )
+            for i in range(int(math.log2(factor)))
+        ]
+        self.conv = keras.layers.Conv2D(hidden_units, 3, padding="same", dtype=dtype, name="conv")
+        self.residual_stack = ResidualStack(
+            residual_units, residual_blocks, rectified_skip, dtype=dtype, name="residual_stack"
+        )
+
+    def build(self, input_shape):
+        shape = input_shape
+        for layer in [*self.strided, self.conv, self.residual_stack]:
+            layer.build(shape)
+            shape = layer.compute_output_shape(shape)
+
+    def call(self, x):
+        for layer in self.strided:
+            x = layer(x)
+        return self.residual_stack(self.conv(x))
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, _ = input_shape
+        shrink = [None if size is None else size // self.factor for size in (height, width)]
+        return (batch, *shrink, self.hidden_units)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "factor": self.factor,
+            "hidden_units": self.hidden_units,
+            "residual_units": self.residual_units,
+            "residual_blocks": self.residual_blocks,
+            "kernel_size": self.kernel_size,
+            "rectified_skip": self.rectified_skip,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_vqvae2")
+class LevelDecoder(keras.layers.Layer):
+    """Grows a map by `factor`: one 3x3 convolution, a residual stack, transposed convolutions.
+
+    The mirror of `LevelEncoder`: the last transposed convolution but one has half the hidden units.
+    Input `(batch, H, W, C)`, output `(batch, H * factor, W * factor, output_channels)`.
+
+    Args:
+        factor: Power of two, at least 2.
+        output_channels: Positive integer.
+        hidden_units: Positive integer.
+        residual_units: Positive integer, channels inside the residual blocks.
+        residual_blocks: Non-negative integer.
+        kernel_size: Positive integer, filter of the transposed convolutions.
+        rectified_skip: Boolean, see `ResidualStack`.
+    """
+
+    def __init__(
+        self,
+        factor,
+        output_channels,
+        hidden_units,
+        residual_units,
+        residual_blocks,
+        kernel_size,
+        rectified_skip=False,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.factor = factor
+        self.output_channels = output_channels
+        self.hidden_units = hidden_units
+        self.residual_units = residual_units
+        self.residual_blocks = residual_blocks
+        self.kernel_size = kernel_size
+        self.rectified_skip = rectified_skip
+        dtype = self.dtype_policy
+        self.conv = keras.layers.Conv2D(hidden_units, 3, padding="same", dtype=dtype, name="conv")
+        self.residual_stack = ResidualStack(
+            residual_units, residual_blocks, rectified_skip, dtype=dtype, name="residual_stack"
+        )
+        steps = int(math.log2(factor))
+        channels = [hidden_units] * (steps - 2) + [hidden_units // 2] * (steps > 1)
+        self.strided = [
+            keras.layers.Conv2DTranspose(
+                units,
+                kernel_size,
+                strides=2,
+                padding="same",
+                activation=activation,
+                dtype=dtype,
+                name=f"strided_{i}",
+            )
+            for i, (units, activation) in enumerate(
+                [(units, "relu") for units in channels] + [(output_channels, None)]
+            )
+        ]
+
+    def build(self, input_shape):
+        shape = input_shape
+        for layer in [self.conv, self.residual_stack, *self.strided]:
+            layer.build(shape)
+            shape = layer.compute_output_shape(shape)
+
+    def call(self, x):
+        x = self.residual_stack(self.conv(x))
+        for layer in self.strided:
+            x = layer(x)
+        return x
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, _ = input_shape
+        grow = [None if size is None else size * self.factor for size in (height, width)]
+        return (batch, *grow, self.output_channels)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "factor": self.factor,
+            "output_channels": self.output_channels,
+            "hidden_units": self.hidden_units,
+            "residual_units": self.residual_units,
+            "residual_blocks": self.residual_blocks,
+            "kernel_size": self.kernel_size,
+            "rectified_skip": self.rectified_skip,
+        }

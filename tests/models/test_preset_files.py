@@ -1,0 +1,329 @@
+import json
+import os
+import stat
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from keras_vqvae2.models import preset_files
+from keras_vqvae2.models.preset_files import (
+    load_weights,
+    locate,
+    read_config,
+    verified_weights,
+    write,
+)
+from keras_vqvae2.models.preset_model import PresetModel
+
+
+@keras.saving.register_keras_serializable(package="keras_vqvae2")
+class Stack(PresetModel):
+    def __init__(self, units=(4, 4), dtype=None, **kwargs):
+        x = inputs = keras.Input((4,))  # (B, 4)
+        for n in units:
+            x = keras.layers.Dense(n, dtype=dtype)(x)  # (B, n)
+        super().__init__(inputs=inputs, outputs=x, dtype=dtype, **kwargs)
+        self.units = tuple(units)
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+@keras.saving.register_keras_serializable(package="keras_vqvae2")
+class Nested(PresetModel):
+    """A model whose only weights are two lists deep."""
+
+    def __init__(self, dtype=None, **kwargs):
+        class Parts(keras.layers.Layer):
+            def __init__(self):
+                super().__init__(name="parts")
+                self.parts = [[keras.layers.Dense(2)]]
+
+            def build(self, shape):
+                self.parts[0][0].build(shape)
+
+            def call(self, x):
+                return self.parts[0][0](x)
+
+        x = keras.Input((4,))  # (B, 4)
+        super().__init__(inputs=x, outputs=Parts()(x), dtype=dtype, **kwargs)
+
+
+@pytest.fixture
+def model():
+    return Stack()
+
+
+@pytest.fixture
+def directory(model, tmp_path):
+    write(model, tmp_path / "preset", max_shard_size=10)
+    return tmp_path / "preset"
+
+
+@pytest.fixture
+def sharded(model, tmp_path):
+    write(
+        model, tmp_path / "sharded", max_shard_size=100 / 1024**3
+    )  # 100 bytes, 20 weights a layer
+    return tmp_path / "sharded"
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def contents(directory):
+    return {path.name: path.read_bytes() for path in Path(directory).iterdir()}
+
+
+# === Writing ===
+
+
+def test_what_is_written(directory, model):
+    assert set(contents(directory)) == {"config.json", "metadata.json", "model.weights.h5"}
+    config = json.loads((directory / "config.json").read_text())
+    assert config["registered_name"] == "keras_vqvae2>Stack"
+    assert config["config"]["units"] == [4, 4]
+    metadata = json.loads((directory / "metadata.json").read_text())
+    assert metadata["keras_version"] == keras.__version__
+    assert metadata["parameter_count"] == model.count_params() == 40
+    assert list(metadata["sha256"]) == ["model.weights.h5"]
+    assert set(metadata) == {
+        "keras_version",
+        "keras_vqvae2_version",
+        "parameter_count",
+        "date_saved",
+        "sha256",
+    }
+
+
+def test_sharded_weights_round_trip(sharded, model):
+    shards = {"model_00000.weights.h5", "model_00001.weights.h5"}
+    assert set(contents(sharded)) == {"config.json", "metadata.json", "model.weights.json", *shards}
+    assert set(json.loads((sharded / "metadata.json").read_text())["sha256"]) == {
+        "model.weights.json",
+        *shards,
+    }
+    loaded = Stack.from_preset(sharded)
+    for v, w in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(v, w)
+
+
+def test_max_shard_size_none_writes_one_file(model, tmp_path):
+    write(model, tmp_path / "preset", max_shard_size=None)
+    assert "model.weights.h5" in contents(tmp_path / "preset")
+
+
+def test_replaces_a_preset_and_leaves_nothing_of_it(sharded, tmp_path):
+    Stack(units=(3,)).save_to_preset(sharded)
+    assert set(contents(sharded)) == {"config.json", "metadata.json", "model.weights.h5"}
+    assert Stack.from_preset(sharded).units == (3,)
+    assert os.listdir(tmp_path) == ["sharded"]
+
+
+def test_new_directory_has_ordinary_permissions(directory, tmp_path):
+    (tmp_path / "ordinary").mkdir()
+    assert stat.S_IMODE(directory.stat().st_mode) == stat.S_IMODE(
+        (tmp_path / "ordinary").stat().st_mode
+    )
+
+
+def test_an_empty_directory_is_filled(model, tmp_path):
+    write(model, tmp_path, max_shard_size=10)
+    assert "config.json" in contents(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "names", [["thesis.txt"], ["config.json", "metadata.json", "README.md"], ["config.json"]]
+)
+def test_other_directories_are_never_replaced(model, tmp_path, names):
+    for name in names:
+        (tmp_path / name).write_text("precious")
+    with pytest.raises(ValueError, match=f"holds a preset and nothing else.*{names[-1]}"):
+        write(model, tmp_path, max_shard_size=10)
+    assert set(contents(tmp_path)) == set(names)
+
+
+def test_a_file_is_never_replaced(model, tmp_path):
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(ValueError, match="Received: directory="):
+        write(model, tmp_path / "file", max_shard_size=10)
+
+
+@pytest.mark.parametrize("failing", ["write_text", "rename"])
+def test_a_failure_leaves_the_old_preset(directory, tmp_path, monkeypatch, failing):
+    before = contents(directory)
+    rename = os.rename
+
+    def full_disk(source, *args, **kwargs):
+        if failing == "rename" and Path(source).name != "new":
+            return rename(source, *args, **kwargs)
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(*((Path, failing) if failing == "write_text" else (os, failing)), full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        Stack(units=(3,)).save_to_preset(directory)
+    monkeypatch.undo()
+    assert contents(directory) == before
+    assert os.listdir(tmp_path) == ["preset"]
+
+
+def test_a_file_that_arrives_while_saving_survives(directory, monkeypatch):
+    sha256 = preset_files._sha256
+
+    def visitor(path):
+        (directory / "thesis.txt").write_text("precious")
+        return sha256(path)
+
+    monkeypatch.setattr(preset_files, "_sha256", visitor)
+    with pytest.raises(ValueError, match="nothing else"):
+        Stack().save_to_preset(directory)
+    assert (directory / "thesis.txt").read_text() == "precious"
+
+
+# === Reading ===
+
+
+@pytest.mark.parametrize("name", ["config.json", "metadata.json", "model.weights.h5"])
+def test_missing_file(directory, name):
+    (directory / name).unlink()
+    with pytest.raises(FileNotFoundError, match=rf"Expected .*{name}.*Received: .*\['"):
+        Stack.from_preset(directory)
+
+
+def test_missing_shard(sharded):
+    (sharded / "model_00001.weights.h5").unlink()
+    with pytest.raises(FileNotFoundError, match=r"Expected .*model_00001\.weights\.h5"):
+        Stack.from_preset(sharded)
+
+
+@pytest.mark.parametrize("name", ["config.json", "metadata.json"])
+@pytest.mark.parametrize("text", ["", '{"a": ', "[]", "null"])
+def test_invalid_json_names_the_file(directory, name, text):
+    (directory / name).write_text(text)
+    with pytest.raises(ValueError, match=f"{name}.*Received:"):
+        Stack.from_preset(directory)
+
+
+def test_hostile_config_names_the_file(directory):
+    edit(directory / "config.json", class_name="__lambda__")
+    with pytest.raises(ValueError, match="config.json.*Received: class_name='__lambda__'"):
+        read_config(directory)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip"])
+def test_checksum_mismatch(directory, damage):
+    path = directory / "model.weights.h5"
+    data = bytearray(path.read_bytes())
+    if damage == "flip":
+        data[-1] ^= 1
+    path.write_bytes(data if damage == "flip" else data[:-100])
+    with pytest.raises(
+        ValueError, match=r"model\.weights\.h5 is damaged.*expected sha256=.*Received"
+    ):
+        Stack.from_preset(directory)
+
+
+def test_checksums_that_leave_a_file_out(directory):
+    edit(directory / "metadata.json", sha256={"other": "0"})
+    with pytest.raises(ValueError, match="expected sha256=None"):
+        Stack.from_preset(directory)
+
+
+@pytest.mark.parametrize("data", [b"", b"not HDF5 at all", None])
+def test_truncated_file_without_checksum(directory, data):
+    path = directory / "model.weights.h5"
+    path.write_bytes(path.read_bytes()[:5000] if data is None else data)
+    edit(directory / "metadata.json", sha256={})
+    with pytest.raises(ValueError, match=r"model\.weights\.h5 to be a complete HDF5 file"):
+        Stack.from_preset(directory)
+
+
+@pytest.mark.parametrize("units", [(5, 4), (4,), (4, 4, 4), ()])
+def test_foreign_weights(directory, tmp_path, units):
+    """Other shapes, too many, too few: `load_weights` of Keras accepts (4,) and ()."""
+    Stack(units=units).save_to_preset(tmp_path / "other")
+    weights = verified_weights(directory)
+    with pytest.raises(ValueError, match="do not fit this config of Stack.*Expected .*Received"):
+        load_weights(Stack(units=units), weights)
+    with pytest.raises(ValueError, match="do not fit this config of Stack"):
+        Stack.from_preset(directory, units=units)
+
+
+def test_weights_of_the_right_shapes_in_the_wrong_places(directory, tmp_path):
+    with h5py.File(directory / "model.weights.h5", "r+") as file:
+        file.move("layers/dense", "layers/conv")
+    edit(directory / "metadata.json", sha256={})
+    with pytest.raises(ValueError, match="do not fit this config of Stack"):
+        Stack.from_preset(directory)
+
+
+def test_layers_that_keras_would_skip_with_a_warning(tmp_path):
+    model = Nested()
+    model.save_to_preset(tmp_path / "preset")
+    loaded = Nested.from_preset(tmp_path / "preset")
+    np.testing.assert_array_equal(loaded.get_weights()[0], model.get_weights()[0])
+    with h5py.File(tmp_path / "preset" / "model.weights.h5", "r+") as file:
+        group = "layers/parts/parts"
+        file.move(group, "elsewhere")
+    edit(tmp_path / "preset" / "metadata.json", sha256={})
+    with pytest.raises(ValueError, match="do not fit this config of Nested.*Skipping nested"):
+        Nested.from_preset(tmp_path / "preset")
+
+
+def test_weights_of_a_compiled_model_load_without_the_optimizer(directory):
+    other = Stack()
+    other.compile("adam", "mse")
+    other.optimizer.build(other.trainable_variables)
+    other.save_weights(directory / "model.weights.h5")
+    edit(directory / "metadata.json", sha256={})
+    np.testing.assert_array_equal(
+        Stack.from_preset(directory).get_weights()[0], other.get_weights()[0]
+    )
+
+
+@pytest.mark.parametrize(
+    "shard", ["../../x", "/etc/passwd", "..", "", "sub/model_00000.weights.h5", 3, ["../x"], None]
+)
+def test_shards_must_lie_beside_their_index(sharded, shard):
+    edit(sharded / "model.weights.json", weight_map={"/layers/dense/vars": shard})
+    edit(sharded / "metadata.json", sha256={})
+    with pytest.raises(ValueError, match="files beside it.*Received:"):
+        Stack.from_preset(sharded)
+
+
+def test_index_without_a_map(sharded):
+    (sharded / "model.weights.json").write_text('{"weight_map": []}')
+    with pytest.raises(ValueError, match="files beside it"):
+        verified_weights(sharded)
+
+
+def test_links_out_of_the_weights_file_are_not_followed(directory, tmp_path):
+    with h5py.File(directory / "model.weights.h5", "r+") as file:
+        file.move("layers/dense/vars/0", "layers/dense_1/vars/stolen")
+        file["layers/dense/vars/0"] = h5py.ExternalLink(str(tmp_path / "secret.h5"), "0")
+    with h5py.File(tmp_path / "secret.h5", "w") as file:
+        file["0"] = np.zeros((4, 4), "float32")
+    edit(directory / "metadata.json", sha256={})
+    with pytest.raises(ValueError, match="do not fit"):
+        Stack.from_preset(directory)
+
+
+# === Addresses ===
+
+
+@pytest.mark.parametrize(
+    "preset",
+    ["hf://repo", "hf://a/b/c", "hf://../b", "kaggle://a/b", "kaggle://a/b/jax/c", "s3://a/b"],
+)
+def test_malformed_addresses(preset):
+    with pytest.raises(ValueError, match="Expected 'hf://.*Received: preset="):
+        locate(preset)
+
+
+def test_locate_directory(tmp_path):
+    assert locate(str(tmp_path)) == tmp_path
+    assert locate(str(tmp_path / "nothing")) is None

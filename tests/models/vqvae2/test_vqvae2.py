@@ -1,0 +1,374 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_vqvae2
+from keras_vqvae2 import VQVAE2
+
+SMALL = {
+    "hidden_units": 8,
+    "residual_units": 4,
+    "residual_blocks": 1,
+    "num_embeddings": 16,
+    "embedding_dim": 4,
+}
+
+
+def small(image_shape=(16, 16, 3), **kwargs):
+    return VQVAE2(image_shape, **{**SMALL, **kwargs})
+
+
+def compiled(**kwargs):
+    model = small(**kwargs)
+    model.compile(optimizer=keras.optimizers.Adam(1e-3))
+    return model
+
+
+@pytest.fixture
+def images(rng):
+    return rng.uniform(size=(6, 16, 16, 3)).astype("float32")
+
+
+# === Architecture ===
+
+
+@pytest.mark.parametrize(
+    "image_shape, num_levels, shapes",
+    [
+        ((256, 256, 3), 2, {"top": (32, 32), "bottom": (64, 64)}),
+        ((1024, 1024, 3), 3, {"top": (32, 32), "middle": (64, 64), "bottom": (128, 128)}),
+    ],
+)
+def test_the_papers_maps(image_shape, num_levels, shapes):
+    model = VQVAE2(image_shape, num_levels)
+    assert model.code_shapes() == shapes
+    assert list(model.code_shapes()) == list(shapes)
+    config = model.get_config()
+    paper = {
+        "num_embeddings": 512,
+        "embedding_dim": 64,
+        "hidden_units": 128,
+        "residual_units": 64,
+        "residual_blocks": 2,
+        "commitment_cost": 0.25,
+        "decay": 0.99,
+        "downsample_kernel_size": 3,
+        "upsample_kernel_size": 4,
+    }
+    assert {name: config[name] for name in paper} == paper
+
+
+def test_parameter_count_from_the_formula():
+    def conv(size, inputs, outputs):
+        return size * size * inputs * outputs + outputs
+
+    h, r, d, k = 128, 64, 64, 512
+    stack = 2 * (conv(3, h, r) + conv(1, r, h))
+    bottom = conv(3, 3, h // 2) + conv(3, h // 2, h) + conv(3, h, h) + stack
+    top = conv(3, h, h // 2) + conv(3, h // 2, h) + stack
+    conditioner = conv(3, d, h) + stack + conv(4, h, d)
+    decoder = conv(3, 2 * d, h) + stack + conv(4, h, h // 2) + conv(4, h // 2, 3)
+    vectors = conv(1, h, d) + conv(1, h + d, d)
+    quantizers = 2 * (k * d + k + 2)
+    expected = bottom + top + conditioner + decoder + vectors + conv(4, d, d) + quantizers
+    assert VQVAE2().count_params() == expected
+
+
+@pytest.mark.parametrize(
+    "num_levels, names",
+    [
+        (1, ("bottom",)),
+        (2, ("top", "bottom")),
+        (3, ("top", "middle", "bottom")),
+        (4, ("level_0", "level_1", "level_2", "level_3")),
+    ],
+)
+def test_any_number_of_levels(num_levels, names, rng):
+    factors = (2,) * num_levels
+    model = compiled(num_levels=num_levels, downsample_factors=factors)
+    images = rng.uniform(size=(2, 16, 16, 3)).astype("float32")
+    model.fit(images, verbose=0)
+    codes = model.encode(images)
+    assert tuple(codes) == names == model.levels
+    for level, factor in zip(names, np.cumprod(factors[::-1])[::-1]):
+        assert codes[level].shape == (2, 16 // factor, 16 // factor)
+        assert codes[level].dtype == np.int32
+    assert model.decode(codes).shape == images.shape
+
+
+def test_every_level_reaches_the_pixels(images):
+    model = compiled(num_levels=3, downsample_factors=(2, 2, 2))
+    model.fit(images, verbose=0)
+    codes = model.encode(images)
+    whole = model.decode(codes)
+    for level in model.levels:
+        other = {**codes, level: (codes[level] + 1) % 16}
+        assert np.abs(model.decode(other) - whole).max() > 0
+
+
+def test_takes_other_image_sizes(rng):
+    model = compiled()
+    images = rng.uniform(size=(2, 24, 40, 3)).astype("float32")
+    model.fit(images, verbose=0)
+    assert model.predict(images, verbose=0).shape == images.shape
+    codes = model.encode(images)
+    assert codes["top"].shape == (2, 3, 5)
+    assert model.code_shapes((24, 40)) == {"top": (3, 5), "bottom": (6, 10)}
+    assert model.decode(codes).shape == images.shape
+
+
+def test_grayscale(rng):
+    model = compiled(image_shape=(16, 16, 1))
+    images = rng.uniform(size=(2, 16, 16, 1))
+    model.fit(images, verbose=0)
+    assert model.decode(model.encode(images)).shape == (2, 16, 16, 1)
+
+
+# === Codes ===
+
+
+def test_decode_of_encode_is_the_reconstruction(images):
+    model = small()
+    decoded = model.decode(model.encode(images))
+    assert decoded.dtype == np.float32
+    np.testing.assert_allclose(decoded, np.clip(model.predict(images, verbose=0), 0, 1), atol=1e-6)
+
+
+def test_uint8_is_scaled(rng):
+    model = compiled()
+    pixels = rng.integers(256, size=(4, 16, 16, 3), dtype=np.uint8)
+    floats = (pixels / 255.0).astype("float32")
+    for level, codes in model.encode(pixels).items():
+        np.testing.assert_array_equal(codes, model.encode(floats)[level])
+    expected = model.predict(floats, verbose=0)
+    np.testing.assert_allclose(model.predict(pixels, verbose=0), expected, atol=1e-6)
+    losses = [model.evaluate(x, verbose=0, return_dict=True)["loss"] for x in (pixels, floats)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    model.fit(pixels, verbose=0)
+
+
+def test_upper_levels_alone_use_the_mean_code(images):
+    model = compiled()
+    model.fit(images, verbose=0)
+    codes = model.encode(images)
+    quantizer = model.get_layer("quantizer_bottom")
+    top_only = model.decode({"top": codes["top"]})
+    assert top_only.shape == images.shape
+    # A codebook whose codes are all the mean code decodes to the same.
+    mean = ops.convert_to_numpy(quantizer.mean_code)
+    quantizer.set_codebook(np.repeat(mean[None], 16, axis=0))
+    np.testing.assert_allclose(model.decode(codes), top_only, atol=1e-5)
+
+
+def test_encode_inside_fit_sees_the_current_weights(images):
+    model = compiled()
+    seen = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append(self.model.decode(self.model.encode(images)))
+
+    model.fit(images, epochs=2, callbacks=[Watch()], verbose=0)
+    assert np.abs(seen[0] - seen[1]).max() > 0
+    np.testing.assert_allclose(seen[1], model.decode(model.encode(images)), atol=1e-6)
+
+
+# === Training ===
+
+
+def test_fit_learns_and_reports(images):
+    model = compiled()
+    history = model.fit(images, batch_size=3, epochs=15, verbose=0).history
+    assert history["loss"][-1] < history["loss"][0]
+    assert history["psnr"][-1] > history["psnr"][0]
+    levels = {
+        f"{m}_{level}" for m in ("commitment", "perplexity", "usage") for level in model.levels
+    }
+    shared = {"loss", "reconstruction_error", "psnr"} | levels
+    assert set(history) == shared | {"gradient_norm", "skipped_steps"}
+    assert set(model.evaluate(images, verbose=0, return_dict=True)) == shared
+    assert history["skipped_steps"] == [0] * 15
+
+
+@pytest.mark.parametrize("data_variance", [1.0, 0.1])
+def test_loss_and_metrics_against_numpy(images, data_variance):
+    model = compiled(data_variance=data_variance, commitment_cost=0.3)
+    metrics = model.evaluate(images, batch_size=6, verbose=0, return_dict=True)
+    error = ((images - model.predict(images, verbose=0)) ** 2).mean()
+    assert metrics["reconstruction_error"] == pytest.approx(error, rel=1e-4)
+    commitment = metrics["commitment_top"] + metrics["commitment_bottom"]
+    assert metrics["loss"] == pytest.approx(error / data_variance + 0.3 * commitment, rel=1e-4)
+    codes = model.encode(images)
+    for level in model.levels:
+        counts = np.bincount(codes[level].ravel(), minlength=16)
+        p = counts[counts > 0] / counts.sum()
+        assert metrics[f"usage_{level}"] == pytest.approx((counts > 0).mean())
+        assert metrics[f"perplexity_{level}"] == pytest.approx(
+            np.exp(-(p * np.log(p)).sum()), rel=1e-4
+        )
+
+
+def test_sample_weight_weighs_reconstruction_errors(images):
+    model = compiled(commitment_cost=0.0)
+    weights = np.array([1.0, 0, 0, 0, 0, 0])
+    labels = np.zeros(6)  # without them Keras drops the weights
+    loss = model.evaluate(
+        images, labels, sample_weight=weights, batch_size=6, verbose=0, return_dict=True
+    )
+    error = ((images[0] - model.predict(images, verbose=0)[0]) ** 2).mean()
+    assert loss["loss"] == pytest.approx(error / 6, rel=1e-4)
+
+
+def test_labels_are_ignored(images):
+    compiled().fit(images, np.zeros(6), verbose=0)
+
+
+@pytest.mark.parametrize("kwargs", [{"quantizer": "loss"}, {"gradient": "rotation"}])
+def test_options_train(images, kwargs):
+    model = compiled(**kwargs)
+    history = model.fit(images, epochs=10, verbose=0).history["loss"]
+    assert history[-1] < history[0]
+
+
+def test_one_step_moves_every_trainable_weight(images):
+    model = compiled(num_levels=3, downsample_factors=(2, 2, 2), quantizer="loss")
+    before = [ops.convert_to_numpy(v).copy() for v in model.trainable_variables]
+    model.fit(images, epochs=2, verbose=0)
+    for old, variable in zip(before, model.trainable_variables):
+        assert (old != ops.convert_to_numpy(variable)).any(), variable.path
+
+
+# === Saving ===
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_save_and_load_keras_file(images, tmp_path, policy):
+    model = compiled(dtype=policy, num_levels=2, gradient="rotation")
+    model.fit(images, verbose=0)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert again.get_config() == model.get_config()
+    for a, b in zip(model.variables, again.variables):
+        np.testing.assert_array_equal(ops.convert_to_numpy(a), ops.convert_to_numpy(b))
+    # Optimizer and all: both go on to the same weights.
+    for m in (model, again):
+        m.fit(images, shuffle=False, verbose=0)
+    for a, b in zip(model.variables, again.variables):
+        np.testing.assert_allclose(
+            ops.convert_to_numpy(a), ops.convert_to_numpy(b), rtol=1e-3, atol=1e-4
+        )
+
+
+def test_save_and_load_preset(images, tmp_path):
+    model = compiled()
+    model.fit(images, verbose=0)
+    model.save_to_preset(tmp_path / "preset")
+    again = VQVAE2.from_preset(tmp_path / "preset")
+    np.testing.assert_array_equal(
+        again.predict(images, verbose=0), model.predict(images, verbose=0)
+    )
+    half = VQVAE2.from_preset(tmp_path / "preset", dtype="mixed_bfloat16")
+    assert half.get_layer("encoder_top").compute_dtype == "bfloat16"
+
+
+def test_config_round_trip():
+    model = small(
+        (32, 32, 1),
+        num_levels=3,
+        downsample_factors=(2, 4, 2),
+        downsample_kernel_size=4,
+        upsample_kernel_size=6,
+        commitment_cost=0.5,
+        data_variance=0.2,
+        quantizer="loss",
+        decay=0.9,
+        restart_threshold=0.2,
+        gradient="rotation",
+        rectified_skip=True,
+        dtype="mixed_bfloat16",
+        name="mine",
+    )
+    again = VQVAE2.from_config(model.get_config())
+    assert again.get_config() == model.get_config()
+    assert again.count_params() == model.count_params()
+    assert again.name == "mine"
+
+
+# === Bad input ===
+
+
+@pytest.mark.parametrize(
+    "kwargs, message",
+    [
+        ({"image_shape": (30, 32, 3)}, r"multiples of 8.*Received: image_shape"),
+        ({"image_shape": (32, 0, 3)}, r"positive.*Received: image_shape=\(32, 0, 3\)"),
+        ({"image_shape": (32, 32)}, r"Received: image_shape=\(32, 32\)"),
+        ({"num_levels": 0}, "Received: num_levels=0"),
+        ({"num_embeddings": -5}, "Received: num_embeddings=-5"),
+        ({"embedding_dim": 0}, "Received: embedding_dim=0"),
+        ({"hidden_units": 7}, "even number. Received: hidden_units=7"),
+        ({"residual_units": 0}, "Received: residual_units=0"),
+        ({"residual_blocks": -1}, "Received: num_blocks=-1"),
+        ({"data_variance": 0}, "Received: data_variance=0"),
+        ({"commitment_cost": -1}, "Received: commitment_cost=-1"),
+        ({"quantizer": "fsq"}, "Received: quantizer='fsq'"),
+        ({"downsample_factors": (2, 3)}, r"power of two.*downsample_factors=\(2, 3\)"),
+        ({"downsample_factors": (2, 2, 2)}, r"2 levels.*downsample_factors=\(2, 2, 2\)"),
+    ],
+)
+def test_bad_arguments(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        small(**{"image_shape": (32, 32, 3), **kwargs})
+
+
+@pytest.mark.parametrize("method", ["fit", "evaluate", "predict", "encode"])
+@pytest.mark.parametrize(
+    "images, message",
+    [
+        (np.zeros((2, 20, 16, 3), "float32"), r"multiples of 8.*\(2, 20, 16, 3\)"),
+        (np.zeros((2, 16, 16, 1), "float32"), r"\(batch, height, width, 3\).*\(2, 16, 16, 1\)"),
+        (np.zeros((16, 16, 3), "float32"), r"Received: \w+ of shape \(16, 16, 3\)"),
+        (np.full((2, 16, 16, 3), 255.0, "float32"), "pixels from 255 to 255"),
+        (np.full((2, 16, 16, 3), -1.0, "float32"), r"pixels in \[0, 1\].*from -1 to -1"),
+        (np.zeros((2, 16, 16, 3), "int64"), "dtype int64"),
+        (np.zeros((0, 16, 16, 3), "float32"), "at least one image"),
+    ],
+)
+def test_bad_images(method, images, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(compiled(), method)(images)
+
+
+def test_calling_on_images_that_do_not_divide():
+    with pytest.raises(ValueError, match="multiples of 8"):
+        small()(np.zeros((1, 20, 16, 3), "float32"))
+
+
+@pytest.mark.parametrize(
+    "codes, message",
+    [
+        ({"top": np.full((1, 2, 2), 16)}, r"codes in \[0, 16\).*codes\['top'\] from 16 to 16"),
+        ({"top": np.full((1, 2, 2), -1)}, r"from -1 to -1"),
+        ({"middle": np.zeros((1, 2, 2), int)}, r"\('top', 'bottom'\).*\('middle',\)"),
+        ({}, "Received: codes for ()"),
+        ({"top": np.zeros((1, 2, 2))}, "integer codes.*float64"),
+        ({"top": np.zeros((2, 2), int)}, r"\(batch, rows, columns\).*\(2, 2\)"),
+        ({"top": np.zeros((0, 2, 2), int)}, r"shape \(0, 2, 2\)"),
+        (
+            {"top": np.zeros((1, 2, 2), int), "bottom": np.zeros((1, 6, 4), int)},
+            "maps of one image size.*Received",
+        ),
+        (
+            {"top": np.zeros((1, 2, 2), int), "bottom": np.zeros((2, 4, 4), int)},
+            "maps of one image size",
+        ),
+    ],
+)
+def test_bad_codes(codes, message):
+    with pytest.raises(ValueError, match=message):
+        small().decode(codes)
+
+
+def test_public_name():
+    assert keras_vqvae2.VQVAE2 is VQVAE2
