@@ -5,11 +5,11 @@ import numpy as np
 from keras_vqvae2.files import replacing
 
 
-def save_image_grid(columns, path, title=None):
-    """Writes a picture with a row for each image and a titled column for each version of it.
+def save_image_rows(rows, path, title=None):
+    """Writes a picture with a labelled row for each version of some images, a column an image.
 
     Args:
-        columns: Dict from a column's title to images in `[0, 1]`, shape `(N, H, W, C)` with one or
+        rows: Dict from a row's label to images in `[0, 1]`, shape `(N, H, W, C)` with one or
             three channels; all of one shape.
         path: The PNG to write.
         title: Text above the picture.
@@ -18,22 +18,24 @@ def save_image_grid(columns, path, title=None):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    strips = {name: np.asarray(images) for name, images in columns.items()}
-    rows, height, width, _ = next(iter(strips.values())).shape
-    cell = max(height, width, 64) / 100
+    rows = {label: np.asarray(images) for label, images in rows.items()}
+    count, height, width, _ = next(iter(rows.values())).shape
+    inches = 1.28 / max(height, width)  # an image's longer side on paper, in inches a pixel
     figure = Figure(
-        figsize=(len(strips) * cell * 1.06, rows * cell * 1.06 + (0.55 if title else 0.3)), dpi=200
+        figsize=(count * width * inches + 0.3, len(rows) * height * inches + 0.3 * bool(title)),
+        dpi=max(100, min(300, 1 / inches)),
+        layout="compressed",
     )
     FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, len(strips), squeeze=False)
-    for column, (name, images) in enumerate(strips.items()):
-        axes[0, column].set_title(name, fontsize=7)
-        for row, image in enumerate(images):
-            axis = axes[row, column]
+    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
+    grid = figure.subplots(len(rows), count, squeeze=False)
+    for axes, (label, images) in zip(grid, rows.items()):
+        axes[0].set_ylabel(label, fontsize=8)
+        for axis, image in zip(axes, images):
             axis.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            axis.set_axis_off()
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
     if title:
-        figure.suptitle(title, fontsize=8)
-    figure.tight_layout(pad=0.3)
+        figure.suptitle(title, fontsize=9)
     with replacing(path) as temporary:
         figure.savefig(temporary)

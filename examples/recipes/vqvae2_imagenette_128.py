@@ -5,7 +5,7 @@ import keras
 
 def recipe(laptop=False):
     """What to train and how; `laptop=True` is the same in small, minutes on two cores."""
-    steps = 300 if laptop else 6000
+    steps = 300 if laptop else 4000
     return {
         "model": {
             "image_shape": (128, 128, 3),
@@ -21,9 +21,9 @@ def recipe(laptop=False):
         "optimizer": keras.optimizers.Adam(
             keras.optimizers.schedules.CosineDecay(
                 initial_learning_rate=1e-5,
-                warmup_target=1e-3,
-                warmup_steps=100,
-                decay_steps=steps - 100,
+                warmup_target=4e-4,
+                warmup_steps=200,
+                decay_steps=steps - 200,
                 alpha=0.01,
             )
         ),

@@ -3,13 +3,13 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_vqvae2.plots import save_image_grid
+from keras_vqvae2.plots import save_image_rows
 
 
 class ReconstructionGrid(keras.callbacks.Callback):
     """Writes a picture of what a `VQVAE2` keeps of some images, every so often.
 
-    A row an image; the columns are the original, the reconstruction, and what each coarser level
+    A column an image; the rows are the original, the reconstruction, and what each coarser level
     alone holds (`VQVAE2.decode` with the finer levels left out).
 
     Args:
@@ -42,19 +42,15 @@ class ReconstructionGrid(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         if (epoch + 1) % self.every == 0:
-            columns = reconstruction_columns(self.model, self.images)
-            save_image_grid(
-                columns, self.directory / f"epoch-{epoch + 1}.png", f"epoch {epoch + 1}"
-            )
+            rows = reconstruction_rows(self.model, self.images)
+            save_image_rows(rows, self.directory / f"epoch-{epoch + 1}.png", f"epoch {epoch + 1}")
 
 
-def reconstruction_columns(vqvae, images):
-    """Columns for `save_image_grid`: originals, reconstructions, and each upper level alone."""
+def reconstruction_rows(vqvae, images):
+    """Rows for `save_image_rows`: originals, reconstructions, and each upper level alone."""
     codes = vqvae.encode(images)
-    columns = {"original": images, "reconstruction": vqvae.decode(codes)}
+    rows = {"original": images, "reconstruction": vqvae.decode(codes)}
     for count in range(len(vqvae.levels) - 1, 0, -1):
         upper = vqvae.levels[:count]
-        columns[" + ".join(upper) + " only"] = vqvae.decode(
-            {level: codes[level] for level in upper}
-        )
-    return columns
+        rows[" + ".join(upper) + " only"] = vqvae.decode({level: codes[level] for level in upper})
+    return rows

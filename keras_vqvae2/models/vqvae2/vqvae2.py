@@ -277,7 +277,7 @@ class VQVAE2(PresetModel):
 
     def step_outputs(self, x, training):
         """The forward pass of a training step, with all that the loss and the metrics look at."""
-        images = to_unit_range(x)
+        images = to_unit_range(ops.convert_to_tensor(x))
         return {**self._step_graph(images, training=training), "images": images}
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):

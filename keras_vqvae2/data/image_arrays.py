@@ -1,0 +1,72 @@
+import numpy as np
+
+from keras_vqvae2.data.optional_imports import import_tensorflow
+from keras_vqvae2.data.pipeline import Options, finish, positions
+
+
+def images_from_arrays(images, image_size=None, batch_size=32, *, labels=None, **options):
+    """Reads images from an array.
+
+    Args:
+        images: Array of shape `(N, H, W, C)`: uint8, or floats in `[0, 1]`.
+        image_size: Integer or `(height, width)` of the images that come out; their own by
+            default.
+        batch_size: Positive integer.
+        labels: None, or integers of shape `(N,)`, which then stand beside the images.
+        **options: Further keywords of `keras_vqvae2.data.Options`.
+
+    Returns:
+        `tf.data.Dataset` of float32 images in `[0, 1]`, or of pairs `(images, labels)`.
+
+    Raises:
+        ValueError: If shape, dtype or range of the images, or the number of labels, is wrong.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import keras_vqvae2
+
+    pixels = np.random.default_rng(0).integers(256, size=(10, 40, 40, 3), dtype="uint8")
+    images = keras_vqvae2.data.images_from_arrays(pixels, 32, batch_size=4, shuffle=True)
+    print([batch.shape[0] for batch in images])  # [4, 4, 2]
+    ```
+    """
+    images = np.asarray(images)
+    if images.ndim != 4 or 0 in images.shape:
+        raise ValueError(
+            "Expected images of shape (N, height, width, channels), at least one. "
+            f"Received: images of shape {images.shape}"
+        )
+    if images.dtype != np.uint8:
+        low, high = images.min(), images.max()
+        if images.dtype.kind != "f" or not (low >= 0 and high <= 1):
+            raise ValueError(
+                "Expected uint8 pixels, or floats in [0, 1]. "
+                f"Received: images of dtype {images.dtype} from {low} to {high}"
+            )
+        images = images.astype("float32", copy=False)
+    if labels is not None and np.shape(labels) != images.shape[:1]:
+        raise ValueError(
+            f"Expected a label for each of the {len(images)} images. "
+            f"Received: labels of shape {np.shape(labels)}"
+        )
+    tf = import_tensorflow()
+    size = images.shape[1:3] if image_size is None else image_size
+    options = Options(size, batch_size, labels=labels is not None, **options)
+    numbers = np.zeros(len(images), "int32") if labels is None else np.asarray(labels, "int32")
+    height, width = options.scaled_size(*images.shape[1:3])
+    channels = images.shape[-1]
+
+    def read(position, place):
+        # Not a constant of the graph, which may not exceed 2 GiB.
+        image = tf.numpy_function(lambda i: images[i], [place], images.dtype, stateful=False)
+        image = tf.ensure_shape(image, images.shape[1:])
+        if (height, width) != images.shape[1:3]:
+            image = tf.image.convert_image_dtype(image, tf.float32)
+            image = tf.image.resize(image, (height, width), "lanczos3", antialias=True)
+            image = tf.ensure_shape(tf.clip_by_value(image, 0.0, 1.0), (height, width, channels))
+        return position, image, tf.gather(numbers, place)
+
+    examples = positions(len(images), options).map(read, num_parallel_calls=tf.data.AUTOTUNE)
+    return finish(examples, options)

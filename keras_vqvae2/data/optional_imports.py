@@ -1,0 +1,19 @@
+"""TensorFlow, TFDS and Pillow, imported when data is read and not before."""
+
+
+def import_tensorflow():
+    try:
+        import tensorflow
+    except ImportError as error:
+        raise ImportError("Reading images needs TensorFlow: `pip install tensorflow`.") from error
+    return tensorflow
+
+
+def import_tfds():
+    try:
+        import tensorflow_datasets
+    except ImportError as error:
+        raise ImportError(
+            "Reading TFDS data sets needs `pip install tensorflow-datasets`."
+        ) from error
+    return tensorflow_datasets

@@ -1,0 +1,147 @@
+"""What every source of images goes through: order, crop, flip, batch, augment."""
+
+from keras_vqvae2.data.optional_imports import import_tensorflow
+
+
+class Options:
+    """The keywords that all sources share, checked.
+
+    Args:
+        image_size: Integer or `(height, width)` of the images that come out.
+        batch_size: Positive integer.
+        labels: Whether batches are pairs of images and labels.
+        shuffle: Whether each epoch comes in an order of its own, that of `seed` and the epoch.
+        seed: Integer; decides order, random crops and flips.
+        repeat: Whether epochs follow each other without end, in batches that are all full.
+        start_step: Number of batches to leave out at the start.
+        resize: None scales each image (antialiased) so that it just covers `image_size`; an
+            integer scales the shorter side to it; False leaves the scale as it is, but for
+            images that would not cover `image_size`.
+        crop: `"center"` or `"random"`: the part of `image_size` that is cut out.
+        flip: Whether half of the images are mirrored left to right.
+        augment: None, or one or more callables on a batch of float images, such as keras-cv layers
+            with `value_range=(0, 1)`.
+        drop_remainder: Whether a last batch that is not full is dropped.
+    """
+
+    def __init__(
+        self,
+        image_size,
+        batch_size=32,
+        labels=False,
+        shuffle=False,
+        seed=0,
+        repeat=False,
+        start_step=0,
+        resize=None,
+        crop="center",
+        flip=False,
+        augment=None,
+        drop_remainder=False,
+    ):
+        size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+        if len(size) != 2 or any(int(s) != s or s < 1 for s in size):
+            raise ValueError(
+                f"Expected a positive integer or (height, width). Received: image_size={image_size}"
+            )
+        if int(batch_size) != batch_size or batch_size < 1:
+            raise ValueError(f"Expected a positive integer. Received: batch_size={batch_size}")
+        if int(start_step) != start_step or start_step < 0:
+            raise ValueError(f"Expected a non-negative integer. Received: start_step={start_step}")
+        if crop not in ("center", "random"):
+            raise ValueError(f"Expected 'center' or 'random'. Received: crop={crop!r}")
+        if resize is not None and resize is not False and (resize is True or resize < 1):
+            raise ValueError(
+                f"Expected None, False or a positive integer. Received: resize={resize}"
+            )
+        self.image_size = size
+        self.batch_size = batch_size
+        self.labels = labels
+        self.shuffle = shuffle
+        self.seed = seed
+        self.repeat = repeat
+        self.start_step = start_step
+        self.resize = resize
+        self.crop = crop
+        self.flip = flip
+        self.augment = [augment] if callable(augment) else list(augment or [])
+        self.drop_remainder = drop_remainder
+
+    def scaled_size(self, height, width):
+        """`(height, width)` to which an image is scaled before the crop.
+
+        Works on numbers and on tensors of them.
+        """
+        rows, columns = self.image_size
+        cover = max(rows / height, columns / width)
+        if self.resize is None:
+            scale = cover
+        else:
+            wanted = 1.0 if self.resize is False else self.resize / min(height, width)
+            scale = max(wanted, cover)
+        return max(rows, round(height * scale)), max(columns, round(width * scale))
+
+
+def positions(count, options):
+    """Data set of pairs: position in the endless stream, index of the item that stands there.
+
+    The order of epoch `e` is a permutation that depends on `(seed, e)` alone, so a stream that
+    starts at any position goes on as the whole one would.
+    """
+    tf = import_tensorflow()
+    first = options.start_step * options.batch_size
+    last = tf.int64.max if options.repeat else count
+
+    def item(position):
+        epoch, place = position // count, position % count
+        if options.shuffle and count > 1:
+            seed = tf.stack([tf.cast(options.seed, tf.int64), epoch])
+            place = tf.random.experimental.index_shuffle(place, seed, tf.cast(count - 1, tf.int64))
+        return position, place
+
+    return tf.data.Dataset.range(first, last).map(item)
+
+
+def finish(examples, options):
+    """Crops, flips, batches and augments.
+
+    Args:
+        examples: Data set of `(position, image, label)`: uint8 or float32 in `[0, 1]` of shape
+            `(H, W, 3)`, scaled already so that it covers `options.image_size`.
+        options: `Options`.
+
+    Returns:
+        Data set of float32 images in `[0, 1]`, with int32 labels if `options.labels`.
+    """
+    tf = import_tensorflow()
+    rows, columns = options.image_size
+
+    def cut(position, image, label):
+        shape = tf.shape(image)
+        room = tf.cast(shape[:2] - (rows, columns), tf.float32)  # (2,)
+        # Three uniforms for this position of the stream, whatever was drawn before.
+        seed = tf.stack([tf.cast(options.seed, tf.int64), position])
+        down, right, side = tf.unstack(tf.random.stateless_uniform((3,), seed))
+        if options.crop == "center":
+            down = right = 0.5
+        top = tf.cast(tf.round(down * room[0]), tf.int32)
+        left = tf.cast(tf.round(right * room[1]), tf.int32)
+        image = image[top : top + rows, left : left + columns]
+        if options.flip:
+            image = tf.cond(side < 0.5, lambda: image[:, ::-1], lambda: image)
+        image = tf.ensure_shape(image, (rows, columns, image.shape[-1]))
+        if image.dtype == tf.uint8:
+            image = tf.cast(image, tf.float32) / 255.0
+        return (image, label) if options.labels else image
+
+    def augment(images):
+        for layer in options.augment:
+            images = layer(images)
+        return tf.clip_by_value(tf.cast(images, tf.float32), 0.0, 1.0)
+
+    images = examples.map(cut, num_parallel_calls=tf.data.AUTOTUNE)
+    images = images.batch(options.batch_size, drop_remainder=options.drop_remainder)
+    if options.augment:
+        pairs = (lambda x, y: (augment(x), y)) if options.labels else augment
+        images = images.map(pairs, num_parallel_calls=tf.data.AUTOTUNE)
+    return images.prefetch(tf.data.AUTOTUNE)

@@ -1,0 +1,99 @@
+from pathlib import Path
+
+from keras_vqvae2.data.optional_imports import import_tensorflow, import_tfds
+from keras_vqvae2.data.pipeline import Options, finish
+
+
+def images_from_tfds(
+    name_or_directory, image_size, batch_size=32, *, split="train", data_dir=None, **options
+):
+    """Reads the images of a TFDS data set.
+
+    Args:
+        name_or_directory: Name of a data set (prepared, and downloaded if need be, by TFDS), or
+            the directory of a prepared one.
+        image_size: Integer or `(height, width)` of the images that come out.
+        batch_size: Positive integer.
+        split: Split of the data set, such as `"train"` or `"train[:10%]"`.
+        data_dir: Folder in which TFDS keeps its data sets.
+        **options: Further keywords of `keras_vqvae2.data.Options`. The data set is read in order
+            and shuffled in a buffer of 10,000 examples, so `start_step` reads what it leaves out.
+
+    Returns:
+        `tf.data.Dataset` of float32 images in `[0, 1]`, shape `(batch, height, width, 3)`, or of
+        pairs `(images, labels)` with int32 labels of shape `(batch,)`.
+
+    Raises:
+        ValueError: If there is no such data set or split, or it has no feature `image` (or
+            `label`, where labels are wanted).
+
+    Example:
+
+    ```python
+    import keras_vqvae2
+
+    try:
+        keras_vqvae2.data.images_from_tfds("no_such_data_set", 32)
+    except ValueError as error:
+        print(error)  # Expected the name of a TFDS data set or the directory of …
+    ```
+    """
+    options = Options(image_size, batch_size, **options)
+    tf, tfds = import_tensorflow(), import_tfds()
+    try:
+        if (Path(name_or_directory) / "dataset_info.json").exists():
+            builder = tfds.builder_from_directory(name_or_directory)
+        else:
+            builder = tfds.builder(str(name_or_directory), data_dir=data_dir)
+            builder.download_and_prepare()
+    except tfds.core.DatasetNotFoundError as error:
+        raise ValueError(
+            "Expected the name of a TFDS data set or the directory of a prepared one. "
+            f"Received: name_or_directory={str(name_or_directory)!r}"
+        ) from error
+    features = list(builder.info.features)
+    for feature in ["image", "label"] if options.labels else ["image"]:
+        if feature not in features:
+            raise ValueError(
+                f"Expected a data set with a feature {feature!r}. Received: "
+                f"{builder.info.name} with the features {features}"
+            )
+    splits = sorted(builder.info.splits)
+    if split.split("[")[0] not in [*splits, "all"]:
+        raise ValueError(f"Expected one of the splits {splits}. Received: split={split!r}")
+
+    images = builder.as_dataset(split=split, shuffle_files=False)
+    if options.shuffle:
+        images = images.shuffle(10_000, seed=options.seed, reshuffle_each_iteration=True)
+    if options.repeat:
+        images = images.repeat()
+    images = images.skip(options.start_step * options.batch_size)
+    images = images.enumerate(start=options.start_step * options.batch_size)
+
+    def read(position, example):
+        image = example["image"]
+        if image.shape[-1] != 3:
+            image = tf.repeat(image[..., :1], 3, axis=-1)  # grayscale
+        height, width = _scaled_size(tf, options, image)
+        scaled = tf.image.convert_image_dtype(image, tf.float32)
+        shape = tf.shape(image)
+        scaled = tf.cond(
+            tf.logical_and(shape[0] == height, shape[1] == width),
+            lambda: scaled,
+            lambda: tf.clip_by_value(
+                tf.image.resize(scaled, (height, width), "lanczos3", antialias=True), 0.0, 1.0
+            ),
+        )
+        label = tf.cast(example["label"], tf.int32) if options.labels else tf.constant(0)
+        return position, scaled, label
+
+    return finish(images.map(read, num_parallel_calls=tf.data.AUTOTUNE), options)
+
+
+def _scaled_size(tf, options, image):
+    size = tf.py_function(
+        lambda h, w: options.scaled_size(int(h), int(w)),
+        [tf.shape(image)[0], tf.shape(image)[1]],
+        [tf.int32, tf.int32],
+    )
+    return tuple(tf.ensure_shape(s, ()) for s in size)

@@ -1,0 +1,112 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_vqvae2 import VQVAE2
+
+
+def build(policy="float32", **kwargs):
+    model = VQVAE2(
+        (16, 16, 3),
+        hidden_units=8,
+        residual_units=4,
+        num_embeddings=16,
+        embedding_dim=4,
+        dtype=policy,
+        **kwargs,
+    )
+    model.compile(optimizer=keras.optimizers.Adam(1e-3))
+    return model
+
+
+def snapshot(model):
+    variables = {v.path: v for v in [*model.variables, *model.optimizer.variables]}
+    return {path: ops.convert_to_numpy(v).copy() for path, v in variables.items()}
+
+
+@pytest.fixture
+def images(rng):
+    return rng.uniform(size=(8, 16, 16, 3)).astype("float32")
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_batch_that_is_not_finite_changes_nothing_and_is_counted(images, policy, bad):
+    model = build(policy)
+    model.fit(images, batch_size=4, verbose=0)
+    before = snapshot(model)
+    broken = images.copy()
+    broken[5, 3, 3, 1] = bad
+    logs = model.train_on_batch(broken, return_dict=True)
+    after = snapshot(model)
+    changed = {path for path in before if not np.array_equal(before[path], after[path])}
+    # The loss scale of float16 must fall when a step overflows; nothing else may move.
+    assert all("loss_scale" in path for path in changed), changed
+    assert bool(changed) == (policy == "mixed_float16")
+    assert logs["skipped_steps"] == 1
+    assert np.isfinite(list(logs.values())).all()
+
+
+def test_training_goes_on_after_a_skipped_batch(images):
+    broken = images.copy()
+    broken[0] = np.nan
+    stream = np.concatenate([images, broken, images])
+    model_a, model_b = build(), build()
+    model_b.set_weights(model_a.get_weights())
+    a = model_a.fit(stream, batch_size=8, shuffle=False, verbose=0).history
+    b = model_b.fit(
+        np.concatenate([images, images]), batch_size=8, shuffle=False, verbose=0
+    ).history
+    assert a["skipped_steps"] == [1]
+    # The two good batches leave what they leave without the bad one between them.
+    for x, y in zip(model_a.get_weights(), model_b.get_weights()):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+    for name in ("loss", "psnr", "gradient_norm", "perplexity_top", "usage_bottom"):
+        assert a[name][0] == pytest.approx(b[name][0], rel=1e-4)
+
+
+def test_the_first_batch_may_be_the_bad_one(images):
+    model = build()
+    assert model.train_on_batch(images * np.nan, return_dict=True)["skipped_steps"] == 1
+    initialized = model.get_layer("quantizer_top").initialized
+    assert int(ops.convert_to_numpy(initialized)) == 0
+    model.train_on_batch(images)
+    assert int(ops.convert_to_numpy(initialized)) == 1
+
+
+def test_gradient_norm_is_that_of_the_unscaled_loss(images):
+    norms = {}
+    for policy in ("float32", "mixed_float16"):
+        keras.utils.set_random_seed(3)
+        model = build(policy)
+        norms[policy] = model.train_on_batch(images, return_dict=True)["gradient_norm"]
+    assert norms["mixed_float16"] == pytest.approx(norms["float32"], rel=0.05)
+
+
+def test_evaluate_reports_no_training_metrics(images):
+    model = build()
+    model.fit(images, verbose=0, validation_data=(images,))
+    logs = model.evaluate(images, verbose=0, return_dict=True)
+    assert "gradient_norm" not in logs and "skipped_steps" not in logs
+
+
+def test_jit_compile_auto(images):
+    model = build()
+    model.fit(images, verbose=0)
+    assert (
+        model.jit_compile
+        == {"tensorflow": False, "jax": True, "torch": False}[keras.backend.backend()]
+    )
+
+
+def test_jit_compile_gives_the_same_step(images):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("JAX always compiles and PyTorch compiles with Inductor, which needs minutes")
+    plain, compiled = build(), build()
+    compiled.set_weights(plain.get_weights())
+    compiled.compile(optimizer=keras.optimizers.Adam(1e-3), jit_compile=True)
+    for _ in range(3):
+        a = plain.train_on_batch(images, return_dict=True)
+        b = compiled.train_on_batch(images, return_dict=True)
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-3)

@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+
+from keras_vqvae2.data import images_from_tfds
+
+tfds = pytest.importorskip("tensorflow_datasets")
+tf = pytest.importorskip("tensorflow")
+
+
+def store(folder, features, examples):
+    """Prepares a TFDS data set of a few examples."""
+    spec = {name: tf.TensorSpec.from_tensor(tf.constant(v)) for name, v in examples[0].items()}
+    dataset = tf.data.Dataset.from_generator(lambda: iter(examples), output_signature=spec)
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="tiny",
+        version="1.0.0",
+        features=tfds.features.FeaturesDict(features),
+        split_datasets={"train": dataset},
+        data_dir=folder,
+        disable_shuffling=True,
+    )
+    return folder / "tiny" / "1.0.0"
+
+
+@pytest.fixture
+def pixels(rng):
+    return rng.integers(256, size=(6, 12, 14, 3), dtype="uint8")
+
+
+@pytest.fixture
+def prepared(tmp_path, pixels):
+    features = {
+        "image": tfds.features.Image(shape=(12, 14, 3), encoding_format="png"),
+        "label": tfds.features.ClassLabel(num_classes=6),
+    }
+    examples = [{"image": image, "label": i} for i, image in enumerate(pixels)]
+    return store(tmp_path, features, examples)
+
+
+def test_reads_a_prepared_directory(prepared, pixels):
+    dataset = images_from_tfds(prepared, (12, 14), 4, labels=True)
+    batches = list(dataset.as_numpy_iterator())
+    assert [len(x) for x, _ in batches] == [4, 2]
+    images, labels = (np.concatenate(parts) for parts in zip(*batches))
+    np.testing.assert_allclose(images, pixels[labels] / 255, atol=1e-6)
+    assert sorted(labels) == list(range(6))
+
+
+def test_crop_shuffle_repeat_and_start_step(prepared):
+    options = {"shuffle": True, "repeat": True, "crop": "random", "flip": True, "seed": 2}
+    whole = list(images_from_tfds(prepared, 8, 4, **options).take(4).as_numpy_iterator())
+    rest = images_from_tfds(prepared, 8, 4, start_step=2, **options).take(2)
+    for a, b in zip(whole[2:], rest.as_numpy_iterator(), strict=True):
+        assert a.shape == (4, 8, 8, 3)
+        np.testing.assert_array_equal(a, b)
+
+
+def test_resizes(prepared):
+    (batch,) = images_from_tfds(prepared, 6).as_numpy_iterator()
+    assert batch.shape == (6, 6, 6, 3)
+    assert batch.min() >= 0 and batch.max() <= 1
+
+
+def test_grayscale_becomes_rgb(tmp_path, pixels):
+    features = {"image": tfds.features.Image(shape=(12, 14, 1), encoding_format="png")}
+    directory = store(tmp_path, features, [{"image": image[..., :1]} for image in pixels])
+    (batch,) = images_from_tfds(directory, (12, 14)).as_numpy_iterator()
+    np.testing.assert_allclose(batch, np.repeat(pixels[..., :1] / 255, 3, -1), atol=1e-6)
+    with pytest.raises(ValueError, match=r"'label'.*tiny with the features \['image'\]"):
+        images_from_tfds(directory, 12, labels=True)
+
+
+def test_bad_names(prepared, tmp_path):
+    with pytest.raises(ValueError, match="Received: name_or_directory='no_such_data_set'"):
+        images_from_tfds("no_such_data_set", 16)
+    with pytest.raises(ValueError, match=r"\['train'\]. Received: split='dev'"):
+        images_from_tfds(prepared, 16, split="dev")
+
+
+def test_no_image_feature(tmp_path):
+    features = {"text": tfds.features.Scalar(dtype=np.int64)}
+    directory = store(tmp_path, features, [{"text": np.int64(1)}])
+    with pytest.raises(ValueError, match=r"'image'.*features \['text'\]"):
+        images_from_tfds(directory, 16)
