@@ -19,8 +19,8 @@ libraries start; compiled; once for its memory; then `--repeats` times for the m
 `extra MiB` is the peak of the resident set during the first step minus its size before, with the
 vectors in memory already. (In later steps the memory that allocators keep would hide what a step
 needs.) The output, as large as the vectors, is part of it. `ratio` is to the fastest row of
-`keras_vqvae2` with as many codes: below 1 is faster than ours. A case whose matrices cannot fit into
-`--memory_limit_gib`, or into the memory that is free, is not run; one that grows beyond is ended.
+`keras_vqvae2` with as many codes: below 1 is faster than ours. A case whose matrices cannot fit in
+`--memory_limit_gib`, or in the memory that is free, is not run; one that grows beyond is ended.
 """
 
 import json

@@ -9,12 +9,14 @@ from keras_vqvae2 import backend
 from keras_vqvae2.layers import VectorQuantizer, VectorQuantizerEMA
 from keras_vqvae2.metrics import CodebookPerplexity, CodebookUsage, PeakSignalNoiseRatio
 from keras_vqvae2.models.preset_model import PresetModel
+from keras_vqvae2.models.vqvae2.code_checks import complete_codes
 from keras_vqvae2.models.vqvae2.image_checks import (
     check_image_shape,
     check_images,
     check_source,
     to_unit_range,
 )
+from keras_vqvae2.models.vqvae2.levels import check_factors, check_positive, level_names
 from keras_vqvae2.models.vqvae2.vqvae2_layers import LevelDecoder, LevelEncoder
 
 QUANTIZERS = {"ema": VectorQuantizerEMA, "loss": VectorQuantizer}
@@ -208,12 +210,10 @@ class VQVAE2(PresetModel):
         pixel_decoder = LevelDecoder(
             factors[-1], channels, kernel_size=upsample_kernel_size, name="pixel_decoder", **stack
         )
-        to_network = keras.layers.Rescaling(2.0, -1.0, dtype=dtype, name="to_network")
-        to_pixels = keras.layers.Rescaling(0.5, 0.5, dtype="float32", name="to_pixels")
 
         # === Functional Model ===
         images = keras.Input((None, None, channels), name="images")
-        features, x = {}, to_network(images)
+        features, x = {}, 2.0 * images - 1.0
         for level in reversed(levels):
             x = features[level] = encoders[level](x)
         vectors, quantized, codes, known = {}, {}, {}, None
@@ -362,7 +362,7 @@ class VQVAE2(PresetModel):
             quantized = self.get_layer(f"quantizer_{level}")(codes, reverse=True)
             upsampler = None if known is None else self.get_layer(f"upsampler_{level}")
             known = join(known, quantized, upsampler)
-        pixels = self.get_layer("to_pixels")(self.get_layer("pixel_decoder")(known))
+        pixels = to_pixels(self.get_layer("pixel_decoder")(known))
         return keras.Model(maps, pixels, name="decoder")
 
     def encode(self, images, batch_size=32, verbose=0):
@@ -405,7 +405,8 @@ class VQVAE2(PresetModel):
             ValueError: If a level is not one of the model's, sizes do not fit each other, or a code
                 is not in `[0, num_embeddings)`.
         """
-        codes = self._complete_codes(codes)
+        unit = self.code_shapes((self.downsampling, self.downsampling))
+        codes = complete_codes(codes, unit, self.num_embeddings)
         backend.sync_training_state(self)
         images = self.decoder.predict(codes, batch_size=batch_size, verbose=verbose)
         return np.clip(images, 0.0, 1.0)
@@ -425,44 +426,6 @@ class VQVAE2(PresetModel):
             factor = math.prod(self.downsample_factors[i:])
             shapes[level] = (height // factor, width // factor)
         return shapes
-
-    def _complete_codes(self, codes):
-        if not codes or not set(codes) <= set(self.levels):
-            raise ValueError(
-                f"Expected a dict of code maps for some of the levels {self.levels}. "
-                f"Received: codes for {tuple(codes)}"
-            )
-        codes = {level: ops.convert_to_numpy(value) for level, value in codes.items()}
-        unit = self.code_shapes((self.downsampling, self.downsampling))
-        sizes = set()
-        for level, value in codes.items():
-            if value.ndim != 3 or not np.issubdtype(value.dtype, np.integer) or not value.size:
-                raise ValueError(
-                    "Expected integer codes of shape (batch, rows, columns). Received: "
-                    f"codes[{level!r}] of dtype {value.dtype} and shape {value.shape}"
-                )
-            low, high = value.min(), value.max()
-            if low < 0 or high >= self.num_embeddings:
-                raise ValueError(
-                    f"Expected codes in [0, {self.num_embeddings}). "
-                    f"Received: codes[{level!r}] from {low} to {high}"
-                )
-            batch, rows, columns = value.shape
-            sizes.add((batch, rows / unit[level][0], columns / unit[level][1]))
-        if len(sizes) > 1:
-            raise ValueError(
-                f"Expected maps of one image size: {self.code_shapes()} or a multiple. "
-                f"Received: { ({level: value.shape for level, value in codes.items()}) }"
-            )
-        batch, rows, columns = sizes.pop()
-        return {
-            level: codes[level].astype("int32")
-            if level in codes
-            else np.full(
-                (batch, int(rows * unit[level][0]), int(columns * unit[level][1])), -1, "int32"
-            )
-            for level in self.levels
-        }
 
     def get_config(self):
         return {
@@ -487,34 +450,13 @@ class VQVAE2(PresetModel):
         }
 
 
+def to_pixels(x):
+    """Pixels in `[0, 1]` of the network's, which are about `[-1, 1]`. float32, not clipped."""
+    return 0.5 * ops.cast(x, "float32") + 0.5
+
+
 def join(known, quantized, upsampler):
     """Quantized maps so far, at the size of the newest. `(B, H, W, D * levels so far)`."""
     if known is None:
         return quantized
     return ops.concatenate([upsampler(known), quantized], axis=-1)
-
-
-def level_names(num_levels):
-    """Names of the levels, coarse to fine."""
-    if num_levels <= 3:
-        return {1: ("bottom",), 2: ("top", "bottom"), 3: ("top", "middle", "bottom")}[num_levels]
-    return tuple(f"level_{i}" for i in range(num_levels))
-
-
-def check_positive(**sizes):
-    for name, value in sizes.items():
-        if int(value) != value or value < 1:
-            raise ValueError(f"Expected a positive integer. Received: {name}={value}")
-
-
-def check_factors(factors, num_levels):
-    if factors is None:
-        factors = (2,) * (num_levels - 1) + (4 if num_levels <= 2 else 8,)
-    factors = tuple(factors)
-    powers = [f >= 2 and math.log2(f).is_integer() for f in factors]
-    if len(factors) != num_levels or not all(powers):
-        raise ValueError(
-            f"Expected a power of two, at least 2, for each of the {num_levels} levels. "
-            f"Received: downsample_factors={factors}"
-        )
-    return factors

@@ -1,0 +1,72 @@
+"""The benchmarks run, at sizes that say nothing about speed."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+BACKEND = keras.backend.backend()
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+
+
+def run(script, *arguments):
+    """The rows of the table that a benchmark prints, as lists of cells, without its head."""
+    command = [sys.executable, BENCHMARKS / script, f"--backends={BACKEND}", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]
+    ], done.stderr
+
+
+def test_quantizer():
+    implementations = ["keras_vqvae2", "one-hot"]
+    if BACKEND == "torch" and importlib.util.find_spec("vector_quantize_pytorch"):
+        implementations.insert(1, "vector-quantize-pytorch")
+    rows, messages = run(
+        "quantizer.py",
+        "--vectors=3000",
+        "--codes=8",
+        "--repeats=1",
+        f"--implementations={','.join(implementations)}",
+    )
+    assert [row[:3] for row in rows] == [["8", name, BACKEND] for name in implementations], messages
+    losses = [float(row[6]) for row in rows]
+    assert losses == pytest.approx([losses[0]] * len(losses), abs=2e-5)
+    assert 0.1 < losses[0] < 1.0
+    assert all(float(row[3]) > 0 and float(row[4]) >= 0 for row in rows), rows
+    assert float(rows[0][5]) == 1.0
+
+
+def test_quantizer_does_not_start_what_cannot_fit():
+    rows, _ = run("quantizer.py", "--vectors=524288", "--codes=16384", "--implementations=one-hot")
+    assert len(rows) == 1
+    assert rows[0][3].startswith("out of memory: needs about ")
+
+
+def test_a_case_that_outgrows_its_memory_is_ended():
+    rows, _ = run(
+        "quantizer.py",
+        "--vectors=1000",
+        "--codes=8",
+        "--implementations=keras_vqvae2",
+        "--memory_limit_gib=0.05",
+    )
+    assert rows[0][3].startswith("out of memory: passed ")
+
+
+def test_train_step():
+    rows, messages = run("train_step.py", "--sizes=32:2", "--steps=1", "--warmup_steps=1")
+    compiled = {"tensorflow": ["False", "True"], "jax": ["True"], "torch": ["False"]}[BACKEND]
+    expected = [["32x32", "2", "float32", BACKEND, jit] for jit in compiled]
+    assert [row[:5] for row in rows] == expected, messages
+    for row in rows:
+        seconds, images_a_second, peak, loss = map(float, row[5:])
+        assert images_a_second == pytest.approx(2 / seconds, rel=0.05)
+        assert peak > 100 and 0 < loss < 10

@@ -1,0 +1,58 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_vqvae2 import VQVAE2
+from keras_vqvae2.callbacks import TrainingCheckpoint
+
+
+def build():
+    model = VQVAE2((16, 16, 3), hidden_units=8, residual_units=4, num_embeddings=16)
+    model.compile(optimizer=keras.optimizers.Adam(1e-3))
+    return model
+
+
+def fit(model, images, **kwargs):
+    model.fit(images, batch_size=4, shuffle=False, verbose=0, **kwargs)
+
+
+def test_a_restored_run_ends_like_one_that_never_stopped(rng, tmp_path):
+    images = rng.uniform(size=(8, 16, 16, 3))
+    whole = build()
+    start = whole.get_weights()
+    fit(whole, images, epochs=4)
+    stopped = build()
+    stopped.set_weights(start)
+    fit(stopped, images, epochs=2, callbacks=[TrainingCheckpoint(tmp_path)])
+    model, epoch = TrainingCheckpoint.restore(tmp_path)
+    assert epoch == 2
+    fit(model, images, initial_epoch=epoch, epochs=4, callbacks=[TrainingCheckpoint(tmp_path)])
+    for a, b in zip(whole.variables, model.variables):
+        np.testing.assert_allclose(
+            ops.convert_to_numpy(a), ops.convert_to_numpy(b), rtol=1e-4, atol=1e-6
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-4.keras"]
+
+
+def test_a_failed_write_leaves_the_checkpoint_before(rng, tmp_path, monkeypatch):
+    images = rng.uniform(size=(4, 16, 16, 3))
+    model = build()
+    fit(model, images, epochs=1, callbacks=[TrainingCheckpoint(tmp_path)])
+
+    def disk_full(self, path, **kwargs):
+        with open(path, "wb") as file:
+            file.write(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(VQVAE2, "save", disk_full)
+    with pytest.raises(OSError, match="No space left"):
+        fit(model, images, initial_epoch=1, epochs=2, callbacks=[TrainingCheckpoint(tmp_path)])
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1.keras"]
+    assert TrainingCheckpoint.restore(tmp_path)[1] == 1
+
+
+def test_nothing_to_restore(tmp_path):
+    (tmp_path / "preset.keras").write_text("something else")
+    assert TrainingCheckpoint.restore(tmp_path) == (None, 0)
+    assert TrainingCheckpoint.restore(tmp_path / "nowhere") == (None, 0)

@@ -1,0 +1,47 @@
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from keras_vqvae2 import VQVAE2
+from keras_vqvae2.converters import convert_pytorch_vqvae2
+
+torch = pytest.importorskip("torch")
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "keras_vqvae2.converters.command", *arguments],
+        env={**os.environ, "KERAS_BACKEND": keras.backend.backend()},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_writes_a_preset_that_loads(golden, tmp_path):
+    prefix = "state_dict."
+    state = {
+        key.removeprefix(prefix): value
+        for key, value in golden("vqvae2_pytorch").items()
+        if key.startswith(prefix)
+    }
+    torch.save(
+        {"model": {f"module.{k}": torch.tensor(v) for k, v in state.items()}}, tmp_path / "a.pt"
+    )
+    preset = tmp_path / "preset"
+    result = command(f"--checkpoint={tmp_path}/a.pt", f"--preset={preset}", "--image_size=64")
+    assert result.returncode == 0, result.stderr
+    assert "parameters" in result.stdout
+    expected = convert_pytorch_vqvae2(state, (64, 64, 3)).get_weights()
+    for a, b in zip(VQVAE2.from_preset(preset).get_weights(), expected):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_errors_are_one_sentence(tmp_path):
+    result = command(f"--checkpoint={tmp_path}/nowhere.pt", f"--preset={tmp_path}/preset")
+    assert result.returncode == 1
+    assert result.stderr.strip().splitlines()[-1].startswith("keras-vqvae2-convert: Expected")

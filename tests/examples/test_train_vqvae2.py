@@ -1,0 +1,137 @@
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_vqvae2 import VQVAE2
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "train_vqvae2.py"
+RECIPE = """
+import keras
+
+def recipe(laptop=False):
+    return {
+        "model": {
+            "image_shape": (16, 16, 3),
+            "hidden_units": 8,
+            "residual_units": 4,
+            "num_embeddings": 16,
+            "embedding_dim": 4,
+        },
+        "data": {"crop": "random", "flip": True},
+        "batch_size": 4,
+        "steps": 8,
+        "steps_per_epoch": 2,
+        "optimizer": keras.optimizers.Adam(1e-3),
+    }
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A recipe and a few images to train on."""
+    folder = tmp_path_factory.mktemp("train")
+    (folder / "recipe.py").write_text(RECIPE)
+    (folder / "images").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(10):
+        image = Image.fromarray(rng.integers(256, size=(20, 24, 3), dtype="uint8"))
+        image.save(folder / "images" / f"{i}.png")
+    return folder
+
+
+def start(folder, output, *flags):
+    command = [
+        sys.executable,
+        SCRIPT,
+        f"--recipe={folder}/recipe.py",
+        f"--data={folder}/images",
+        f"--output={output}",
+        *flags,
+    ]
+    environment = {**os.environ, "KERAS_BACKEND": keras.backend.backend()}
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(process):
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, printed[-3000:]
+    return printed
+
+
+def read_log(run):
+    with open(run / "log.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_leaves_all_it_promises_and_a_killed_one_ends_the_same(folder):
+    whole, killed = folder / "whole", folder / "killed"
+    printed = finish(start(folder, whole, f"--validation={folder}/images"))
+    assert "parameters" in printed
+    rows = read_log(whole)
+    assert [row["epoch"] for row in rows] == ["0", "1", "2", "3"]
+    assert all(np.isfinite(float(row["val_psnr"])) for row in rows)
+    pictures = sorted(path.name for path in (whole / "pictures").iterdir())
+    assert pictures == [f"epoch-{i}.png" for i in (1, 2, 3, 4)]
+    metrics = json.loads((whole / "metrics.json").read_text())
+    assert metrics["steps"] == 8 and np.isfinite(metrics["validation"]["psnr"])
+    assert [path.name for path in whole.glob("*.keras")] == ["checkpoint-4.keras"]
+
+    process = start(folder, killed, f"--validation={folder}/images")
+    deadline = time.time() + 240
+    while not any(killed.glob("checkpoint-[23].keras")):
+        assert process.poll() is None and time.time() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    finish(start(folder, killed, f"--validation={folder}/images", "--resume"))
+    rows = read_log(killed)
+    assert [row["epoch"] for row in rows] == ["0", "1", "2", "3"]
+    a, b = (VQVAE2.from_preset(run / "preset").get_weights() for run in (whole, killed))
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
+
+    # A finished run is not written over.
+    again = start(folder, whole)
+    printed, _ = again.communicate(timeout=300)
+    assert again.returncode == 1
+    assert "--resume" in printed.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--data=nowhere_at_all"], "Received: name_or_directory='nowhere_at_all'"),
+        (["--image_size=20"], "multiples of 8"),
+        (["--steps=0"], "Received: --steps=0"),
+        (["--recipe=nowhere.py"], "Received: --recipe=nowhere.py"),
+    ],
+)
+def test_errors_are_one_sentence_and_come_before_the_work(folder, tmp_path, flags, message):
+    process = start(folder, tmp_path / "run", *flags)
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert printed.splitlines()[-1].startswith("train_vqvae2: ")
+    assert message in printed.splitlines()[-1]
+
+
+def test_help_teaches():
+    process = subprocess.run(
+        [sys.executable, SCRIPT, "--help"],
+        env={**os.environ, "KERAS_BACKEND": keras.backend.backend()},
+        capture_output=True,
+        text=True,
+    )
+    for word in ("--data", "--resume", "recipe", "checkpoint-N.keras", "your own photographs"):
+        assert word in process.stdout

@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+
+from keras_vqvae2 import VQVAE2, PresetModel
+from keras_vqvae2.data import sample_photographs
+from keras_vqvae2.metrics import PeakSignalNoiseRatio
+from keras_vqvae2.models import preset_files
+from keras_vqvae2.models.vqvae2.vqvae2_presets import VQVAE2_PRESETS
+
+PARAMETERS = {
+    "vqvae2_imagenet_256": 0,
+    "vqvae2_ffhq_1024": 0,
+    "vqvae2_imagenette_128": 1_783_367,
+}
+
+
+def test_every_entry_is_pinned_here_and_every_directory_is_an_entry():
+    assert set(VQVAE2_PRESETS) == set(PARAMETERS) == set(VQVAE2.presets)
+    bundled = {name for name, entry in VQVAE2.presets.items() if entry["has_weights"]}
+    assert bundled == {path.name for path in preset_files.BUNDLED_PRESETS.iterdir()}
+    assert set(PresetModel.presets) >= set(VQVAE2.presets)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_every_entry_builds(name):
+    entry = VQVAE2.presets[name]
+    model = VQVAE2.from_preset(name, load_weights=entry["has_weights"])
+    assert model.count_params() == PARAMETERS[name] == entry["parameters"]
+    assert model.image_shape == tuple(entry["image_shape"])
+    assert entry["description"].endswith(".")
+
+
+@pytest.mark.parametrize("name", ["vqvae2_imagenet_256", "vqvae2_ffhq_1024"])
+def test_architectures_say_that_no_weights_exist(name):
+    with pytest.raises(ValueError, match="No weights have been published.*load_weights=False"):
+        VQVAE2.from_preset(name)
+
+
+def test_unknown_names_list_the_near_ones():
+    with pytest.raises(ValueError, match=r"Near names: \['vqvae2_imagenette_128'.*Received"):
+        VQVAE2.from_preset("vqvae2_imagenete_128")
+
+
+def test_the_trained_preset_reconstructs_photographs_it_never_saw():
+    images = sample_photographs() / np.float32(255)
+    model = VQVAE2.from_preset("vqvae2_imagenette_128")
+    codes = model.encode(images)
+    psnr = PeakSignalNoiseRatio()
+    psnr.update_state(images, model.decode(codes))
+    assert float(psnr.result()) > 24
+    for level in model.levels:
+        assert len(np.unique(codes[level])) > 100
+
+
+def test_bundled_files_are_small():
+    for directory in preset_files.BUNDLED_PRESETS.iterdir():
+        assert sum(path.stat().st_size for path in directory.iterdir()) < 8e6

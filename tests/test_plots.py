@@ -1,0 +1,21 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_vqvae2.plots import save_image_rows
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(16, 16), (128, 64)])
+def test_each_image_is_seen_in_its_place(tmp_path, channels, size):
+    dark, light = np.full((3, *size, channels), 0.25), np.full((3, *size, channels), 0.75)
+    path = tmp_path / "picture.png"
+    save_image_rows({"dark": dark, "light": light}, path, title="title")
+    picture = np.asarray(Image.open(path).convert("L")).astype(float)
+    # Each row's gray covers about half of the picture, the dark one above the light one.
+    places = [np.argwhere(abs(picture - 255 * tone) < 3) for tone in (0.25, 0.75)]
+    for found in places:
+        assert 0.3 < len(found) / picture.size < 0.55
+    assert np.median(places[0][:, 0]) < picture.shape[0] / 2 < np.median(places[1][:, 0])
+    # At least as many pixels as the images have.
+    assert np.sqrt(len(places[0]) / 3) >= 0.95 * np.sqrt(np.prod(size))
