@@ -54,8 +54,6 @@ def measure_case(size, batch, policy, jit_compile, steps, warmup_steps):
     count = batch * (warmup_steps + steps)
     images = np.random.default_rng(0).random((count, *shape), dtype="float32")
     vqvae = keras_vqvae2.VQVAE2(image_shape=shape, dtype=policy)
-    # Without this Keras warns and ignores jit_compile=True where the model prefers it off.
-    vqvae.supports_jit = vqvae.supports_jit or jit_compile
     vqvae.compile(optimizer=keras.optimizers.Adam(3e-4), jit_compile=jit_compile)
     timer = StepTimer()
     vqvae.fit(images, batch_size=batch, callbacks=[timer], verbose=0)

@@ -7,7 +7,6 @@ Everything else in the package is `keras.ops`. Each backend module offers the sa
 - `matmul_float32`: a product that stays float32 on hardware that likes to round its inputs.
 - `segment_sum`: sums of rows that share an index, without a copy of the rows.
 - `sync_training_state`: makes a model's variables current while `fit` runs.
-- `prefers_jit_compile`: whether compiling a train step with `jit_compile=True` pays here.
 """
 
 import importlib
@@ -25,7 +24,6 @@ _backend = importlib.import_module(f"keras_vqvae2.backend.{_name}_backend")
 
 GuardedTrainer = _backend.GuardedTrainer
 matmul_float32 = _backend.matmul_float32
-prefers_jit_compile = _backend.prefers_jit_compile
 replica_count = _backend.replica_count
 replica_index = _backend.replica_index
 replica_sum = _backend.replica_sum

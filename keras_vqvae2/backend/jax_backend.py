@@ -33,10 +33,6 @@ def sync_training_state(model):
     model.jax_state_sync()
 
 
-def prefers_jit_compile():
-    return True
-
-
 def _select(finite, new, old):
     return [jnp.where(finite, n, o) for n, o in zip(new, old)]
 

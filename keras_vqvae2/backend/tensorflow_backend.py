@@ -35,10 +35,6 @@ def sync_training_state(model):
     """Nothing to do: TensorFlow updates variables in place."""
 
 
-def prefers_jit_compile():
-    return bool(tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU"))
-
-
 class GuardedTrainer(StepContract):
     """Training steps in which a batch that is not finite changes nothing."""
 

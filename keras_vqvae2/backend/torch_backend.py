@@ -41,10 +41,6 @@ def sync_training_state(model):
     """Nothing to do: PyTorch updates variables in place."""
 
 
-def prefers_jit_compile():
-    return False
-
-
 class GuardedTrainer(StepContract):
     """Training steps in which a batch that is not finite changes nothing."""
 

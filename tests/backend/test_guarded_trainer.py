@@ -91,15 +91,6 @@ def test_evaluate_reports_no_training_metrics(images):
     assert "gradient_norm" not in logs and "skipped_steps" not in logs
 
 
-def test_jit_compile_auto(images):
-    model = build()
-    model.fit(images, verbose=0)
-    assert (
-        model.jit_compile
-        == {"tensorflow": False, "jax": True, "torch": False}[keras.backend.backend()]
-    )
-
-
 def test_jit_compile_gives_the_same_step(images):
     if keras.backend.backend() != "tensorflow":
         pytest.skip("JAX always compiles and PyTorch compiles with Inductor, which needs minutes")

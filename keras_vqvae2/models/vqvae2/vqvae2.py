@@ -249,7 +249,6 @@ class VQVAE2(PresetModel):
         self.levels = levels
         self.downsampling = math.prod(factors)
         self._graph_tensors = {"vectors": vectors, "quantized": quantized, "codes": codes}
-        self.supports_jit = backend.prefers_jit_compile()
 
         self.reconstruction_tracker = keras.metrics.Mean(name="reconstruction_error")
         self.psnr_tracker = PeakSignalNoiseRatio(name="psnr")

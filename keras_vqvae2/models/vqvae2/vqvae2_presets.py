@@ -1,18 +1,24 @@
 """The presets of `VQVAE2`. An entry with a config is an architecture whose weights nobody has."""
 
 VQVAE2_PRESETS = {
+    "vqvae2_imagenette_128": {
+        "description": "Trained on Imagenette at 128x128: maps of 16x16 and 32x32 codes.",
+        "image_shape": (128, 128, 3),
+        "parameters": 1_783_367,
+        "card": "docs/presets/vqvae2_imagenette_128.md",
+    },
     "vqvae2_imagenet_256": {
         "description": "The paper's model for ImageNet at 256x256: maps of 32x32 and 64x64 codes. "
         "Architecture only; no weights were ever published.",
         "image_shape": (256, 256, 3),
-        "parameters": 0,
+        "parameters": 1_667_335,
         "config": {"image_shape": (256, 256, 3), "num_levels": 2},
     },
     "vqvae2_ffhq_1024": {
         "description": "The paper's model for FFHQ at 1024x1024: maps of 32x32, 64x64 and 128x128 "
         "codes. Architecture only; no weights were ever published.",
         "image_shape": (1024, 1024, 3),
-        "parameters": 0,
+        "parameters": 3_213_641,
         "config": {"image_shape": (1024, 1024, 3), "num_levels": 3},
     },
 }

@@ -8,8 +8,8 @@ from keras_vqvae2.models import preset_files
 from keras_vqvae2.models.vqvae2.vqvae2_presets import VQVAE2_PRESETS
 
 PARAMETERS = {
-    "vqvae2_imagenet_256": 0,
-    "vqvae2_ffhq_1024": 0,
+    "vqvae2_imagenet_256": 1_667_335,
+    "vqvae2_ffhq_1024": 3_213_641,
     "vqvae2_imagenette_128": 1_783_367,
 }
 
