@@ -1,4 +1,14 @@
-"""The bundled preset `vqvae2_imagenette_128`: two levels at 128x128, trained on Imagenette."""
+"""The bundled preset `vqvae2_imagenette_128`: two levels at 128x128, trained on Imagenette.
+
+Command:    python examples/train_vqvae2.py --data=imagenette/train \\
+                --validation=imagenette/validation --output=runs/imagenette_128
+Hardware:   2 CPU cores, TensorFlow backend, float32
+Wall time:  46 minutes for 4,000 steps, partly beside other work
+Reached:    PSNR 26.25 dB on the 3,925 validation images, 100.0% and 100.0% of the codes in use
+            at the top and the bottom level, perplexity 416 and 367
+
+`--laptop` stops after 300 steps, some 5 minutes.
+"""
 
 import keras
 
