@@ -50,6 +50,8 @@ class GuardedTrainer(StepContract):
             loss = self.compute_loss(x, y, outputs, sample_weight, training=True)
             scaled_loss = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled_loss, self.trainable_variables)
+        # The gradient of a table that was gathered from comes sparse.
+        gradients = [g if g is None else tf.convert_to_tensor(g) for g in gradients]
 
         # Global means, so that every replica reaches the same verdict. The optimizer sums over
         # replicas, hence the division.

@@ -2,8 +2,8 @@ from keras import ops
 
 from keras_vqvae2 import backend
 
-# Scores held at a time: 2**21 float32 are 8 MiB, which stays in a CPU's cache.
-MAX_SCORES = 2**21
+# Scores held at a time: 2**20 float32 are 4 MiB, which stay in a CPU's cache.
+MAX_SCORES = 2**20
 
 
 def nearest_code(vectors, codebook, max_scores=MAX_SCORES):

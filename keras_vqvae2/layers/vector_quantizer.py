@@ -230,8 +230,8 @@ class VectorQuantizer(keras.layers.Layer):
         return ops.cast(ops.where(known, codes, self.mean_code), self.compute_dtype)
 
     def _loss(self, z, quantized):
-        commitment = ops.mean(ops.square(z - ops.stop_gradient(quantized)))
-        codebook_loss = ops.mean(ops.square(ops.stop_gradient(z) - quantized))
+        commitment = mean_squared_error(z, ops.stop_gradient(quantized))
+        codebook_loss = mean_squared_error(ops.stop_gradient(z), quantized)
         return self.commitment_cost * commitment + codebook_loss
 
     # === Learning ===
@@ -300,3 +300,18 @@ class VectorQuantizer(keras.layers.Layer):
             "restart_threshold": self.restart_threshold,
             "gradient": self.gradient,
         }
+
+
+def mean_squared_error(a, b, groups=8):
+    """`mean((a - b)^2)` of two `(N, D)` tensors, some columns at a time.
+
+    The difference and its square, each as large as the vectors, are never whole in memory.
+    """
+    columns = a.shape[-1]
+    bounds = [columns * i // groups for i in range(groups + 1)]
+    parts = [
+        ops.sum(ops.mean(ops.square(a[:, start:stop] - b[:, start:stop]), axis=0))
+        for start, stop in zip(bounds, bounds[1:])
+        if start < stop
+    ]
+    return sum(parts) / columns

@@ -2,7 +2,7 @@ import keras
 from keras import ops
 
 from keras_vqvae2 import backend
-from keras_vqvae2.layers.vector_quantizer import VectorQuantizer
+from keras_vqvae2.layers.vector_quantizer import VectorQuantizer, mean_squared_error
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae2")
@@ -95,7 +95,7 @@ class VectorQuantizerEMA(VectorQuantizer):
         return sums / counts[:, None]  # (K, D)
 
     def _loss(self, z, quantized):
-        return self.commitment_cost * ops.mean(ops.square(z - ops.stop_gradient(quantized)))
+        return self.commitment_cost * mean_squared_error(z, ops.stop_gradient(quantized))
 
     def _keep(self, counts):
         keep = super()._keep(counts)

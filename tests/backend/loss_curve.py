@@ -10,12 +10,12 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_vqvae2 import VQVAE2
+from keras_vqvae2 import VQVAE2, backend
 
 CURVE = Path(__file__).parents[1] / "golden" / "loss_curve.json"
 
 
-def loss_curve(policy="float32", steps=20, **kwargs):
+def loss_curve(policy="float32", steps=20, learning_rate=3e-3, **kwargs):
     """Loss of each step, from weights and images that NumPy draws."""
     rng = np.random.default_rng(0)
     model = VQVAE2(
@@ -32,14 +32,19 @@ def loss_curve(policy="float32", steps=20, **kwargs):
         shape = variable.shape
         scale = np.sqrt(1.0 / np.prod(shape[:-1])) if len(shape) > 1 else 0.0
         variable.assign(rng.normal(size=shape).astype("float32") * scale)
-    model.compile(optimizer=keras.optimizers.Adam(3e-3))
+    model.compile(optimizer=keras.optimizers.Adam(learning_rate))
     # 16 smooth images, a coarse pattern of colours each, over and over.
     coarse = rng.uniform(size=(16, 4, 4, 3))
     images = np.kron(coarse, np.ones((1, 8, 8, 1))).astype("float32")
     images = np.tile(images, (steps // 2, 1, 1, 1))
     losses = []
+
+    def reset(step, logs):
+        backend.sync_training_state(model)
+        model.reset_metrics()
+
     log = keras.callbacks.LambdaCallback(
-        on_train_batch_begin=lambda step, logs: model.reset_metrics(),
+        on_train_batch_begin=reset,
         on_train_batch_end=lambda step, logs: losses.append(float(logs["loss"])),
     )
     model.fit(images, batch_size=8, shuffle=False, verbose=0, callbacks=[log])

@@ -38,13 +38,15 @@ def test_a_trained_model_reconstructs_as_well_in_half_precision(policy):
 
 
 def test_200_steps_stay_finite_and_end_near_float32():
+    # At ten times DeepMind's learning rate two float32 runs that round differently end 5% apart.
     last = {}
     for policy in ["float32", *HALF]:
-        model, losses = loss_curve.loss_curve(policy, steps=200)
+        model, losses = loss_curve.loss_curve(policy, steps=200, learning_rate=3e-4)
         assert np.isfinite(losses).all()
         for level in model.levels:
             codebook = model.get_layer(f"quantizer_{level}").codebook
             assert keras.backend.standardize_dtype(codebook.dtype) == "float32"
         last[policy] = np.mean(losses[-20:])
+        assert last[policy] < 0.6 * losses[0]
     for policy in HALF:
         assert last[policy] == pytest.approx(last["float32"], rel=0.02)
