@@ -40,9 +40,10 @@ elif replicas > 1 and backend == "torch":
 from keras_vqvae2 import VQVAE2  # noqa: E402
 
 rng = np.random.default_rng(0)
-# The range of colours grows, so that codes die and restart on the way.
+# The range of colours grows, so that codes die and restart on the way. The top has 128 vectors a
+# batch for 32 codes: two codes that start on one vector would be a tie for rounding to break.
 images = (
-    rng.uniform(size=(STEPS * BATCH, 16, 16, 3))
+    rng.uniform(size=(STEPS * BATCH, 32, 32, 3))
     * np.linspace(0.1, 1, STEPS * BATCH)[:, None, None, None]
 )
 nan_at = int(os.environ.get("NAN_AT", -1))
@@ -51,12 +52,12 @@ if nan_at >= 0:
 batch = BATCH
 if backend == "torch":
     batch = BATCH // replicas
-    images = images.reshape(STEPS, replicas, batch, 16, 16, 3)[:, rank].reshape(-1, 16, 16, 3)
+    images = images.reshape(STEPS, replicas, batch, 32, 32, 3)[:, rank].reshape(-1, 32, 32, 3)
 
 keras.utils.set_random_seed(1)
 with scope:
     model = VQVAE2(
-        (16, 16, 3),
+        (32, 32, 3),
         hidden_units=8,
         residual_units=4,
         num_embeddings=32,

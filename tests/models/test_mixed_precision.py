@@ -47,6 +47,6 @@ def test_200_steps_stay_finite_and_end_near_float32():
             codebook = model.get_layer(f"quantizer_{level}").codebook
             assert keras.backend.standardize_dtype(codebook.dtype) == "float32"
         last[policy] = np.mean(losses[-20:])
-        assert last[policy] < 0.6 * losses[0]
+        assert last[policy] < 0.75 * losses[0]
     for policy in HALF:
         assert last[policy] == pytest.approx(last["float32"], rel=0.02)
