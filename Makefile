@@ -4,6 +4,12 @@ BACKENDS ?= tensorflow jax torch
 WORKERS ?= 2
 BIN := $(VENV)/bin
 
+# The tests compile hundreds of small JAX programs and run each a few times: XLA's later passes and
+# compiling one program in two tests cost more than they save (176 s against 78 s, two test files).
+export JAX_DISABLE_MOST_OPTIMIZATIONS ?= 1
+export JAX_COMPILATION_CACHE_DIR ?= $(abspath $(VENV))/jax_cache
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
+
 .PHONY: demo test test-slow lint format clean
 
 demo: $(VENV)/demo.stamp  ## reconstruct bundled photographs with the bundled preset
