@@ -19,6 +19,10 @@ def replica_sum(x):
     return x
 
 
+def map_range(function, count):
+    return keras.ops.map(function, jnp.arange(count))
+
+
 def matmul_float32(a, b):
     # The default rounds the inputs to bfloat16 on a TPU and to TensorFloat-32 on a GPU.
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
@@ -26,6 +30,10 @@ def matmul_float32(a, b):
 
 def segment_sum(rows, indices, num_segments):
     return jax.ops.segment_sum(rows, indices, num_segments)
+
+
+def sum_squared_error(a, b):
+    return jnp.sum(jnp.square(a - b))  # XLA fuses the three
 
 
 def sync_training_state(model):

@@ -22,6 +22,10 @@ def replica_sum(x):
     return context.all_reduce(tf.distribute.ReduceOp.SUM, x)
 
 
+def map_range(function, count):
+    return keras.ops.map(function, keras.ops.arange(count, dtype="int32"))
+
+
 def matmul_float32(a, b):
     # TensorFloat-32 is a global switch of TensorFlow (tf.config.experimental).
     return tf.matmul(a, b)
@@ -29,6 +33,16 @@ def matmul_float32(a, b):
 
 def segment_sum(rows, indices, num_segments):
     return tf.math.unsorted_segment_sum(rows, indices, num_segments)
+
+
+def sum_squared_error(a, b, chunks=8):
+    total, rows = tf.zeros(()), tf.shape(a)[0]
+    for i in range(chunks):
+        # Left to itself, the executor starts all chunks at once, and all are in memory.
+        with tf.control_dependencies([total]):
+            start, stop = rows * i // chunks, rows * (i + 1) // chunks
+            total += tf.reduce_sum(tf.math.squared_difference(a[start:stop], b[start:stop]))
+    return total
 
 
 def sync_training_state(model):

@@ -27,6 +27,16 @@ def replica_sum(x):
     return total
 
 
+def map_range(function, count):
+    # Into one tensor: a list of small results between large temporaries fragments the heap.
+    first = function(torch.tensor(0))
+    results = first.new_empty((count, *first.shape))
+    results[0] = first
+    for i in range(1, count):
+        results[i] = function(torch.tensor(i))
+    return results
+
+
 def matmul_float32(a, b):
     # Full float32 unless the user asked otherwise (torch.set_float32_matmul_precision).
     return torch.matmul(a, b)
@@ -35,6 +45,11 @@ def matmul_float32(a, b):
 def segment_sum(rows, indices, num_segments):
     sums = torch.zeros((num_segments, *rows.shape[1:]), dtype=rows.dtype, device=rows.device)
     return sums.index_add_(0, indices, rows)
+
+
+def sum_squared_error(a, b, chunks=8):
+    pairs = zip(torch.chunk(a, chunks), torch.chunk(b, chunks))
+    return sum((part - other).square_().sum() for part, other in pairs)
 
 
 def sync_training_state(model):

@@ -2,8 +2,8 @@ from keras import ops
 
 from keras_vqvae2 import backend
 
-# Scores held at a time: 2**20 float32 are 4 MiB, which stay in a CPU's cache.
-MAX_SCORES = 2**20
+# Scores held at a time: 2**21 float32 are 8 MiB, which stay in a CPU's cache.
+MAX_SCORES = 2**21
 
 
 def nearest_code(vectors, codebook, max_scores=MAX_SCORES):
@@ -41,8 +41,8 @@ def nearest_code(vectors, codebook, max_scores=MAX_SCORES):
     whole = rows * chunks
     # Chunk i holds every `chunks`-th vector: where devices split the batch, each keeps its share.
     split = ops.reshape(vectors[:whole], (rows, chunks, width))  # (rows, chunks, D)
-    indices = ops.map(
-        lambda i: nearest(ops.take(split, i, axis=1)), ops.arange(chunks, dtype="int32")
+    indices = backend.map_range(
+        lambda i: nearest(ops.take(split, i, axis=1)), chunks
     )  # (chunks, rows)
     indices = ops.reshape(ops.transpose(indices), (-1,))  # (rows * chunks,)
     if isinstance(whole, int) and whole == num_vectors:

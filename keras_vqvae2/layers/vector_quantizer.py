@@ -302,16 +302,15 @@ class VectorQuantizer(keras.layers.Layer):
         }
 
 
-def mean_squared_error(a, b, groups=8):
-    """`mean((a - b)^2)` of two `(N, D)` tensors, some columns at a time.
+@ops.custom_gradient
+def mean_squared_error(a, b):
+    """`mean((a - b)^2)` of two `(N, D)` tensors, of which neither the difference nor its square,
+    each as large as the vectors, stays in memory for the backward pass."""
+    scale = 1.0 / ops.cast(ops.size(a), "float32")
 
-    The difference and its square, each as large as the vectors, are never whole in memory.
-    """
-    columns = a.shape[-1]
-    bounds = [columns * i // groups for i in range(groups + 1)]
-    parts = [
-        ops.sum(ops.mean(ops.square(a[:, start:stop] - b[:, start:stop]), axis=0))
-        for start, stop in zip(bounds, bounds[1:])
-        if start < stop
-    ]
-    return sum(parts) / columns
+    def gradient(*args, upstream=None):
+        upstream = args[0] if upstream is None else upstream
+        difference = (2.0 * scale * upstream) * (a - b)
+        return difference, -difference
+
+    return scale * backend.sum_squared_error(a, b), gradient
