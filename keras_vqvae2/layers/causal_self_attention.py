@@ -1,0 +1,185 @@
+import math
+
+import keras
+from keras import ops
+
+from keras_vqvae2.layers.dropout import DrawnSeed, dropout
+
+MASKED = -1e9
+
+
+@keras.saving.register_keras_serializable(package="keras_vqvae2")
+class CausalSelfAttention(keras.layers.Layer):
+    """Multi-head attention of each position to all strictly earlier ones in raster order.
+
+    ```
+    q, k, v = W_q query, W_k source, W_v source
+    y_p     = sum over j < p of softmax_j(q_p . k_j / sqrt(units / num_heads)) v_j,   y_0 = 0
+    ```
+
+    The scores of `query_chunk` positions are in memory at a time; in training they are computed
+    again for the gradient. Softmax and scores are float32.
+
+    Args:
+        units: Positive integer, channels of the output; `num_heads` divides it.
+        num_heads: Positive integer. Defaults to 8 (paper).
+        dropout: Float in `[0, 1)`, on the attention weights.
+        query_chunk: Positive integer, positions at a time.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        query: Tensor of shape `(batch, rows, columns, channels)`.
+        source: Tensor with the same rows and columns, for keys and values. It may hold what is at
+            the position itself: only later positions see it.
+
+    Returns:
+        Tensor of shape `(batch, rows, columns, units)`.
+
+    Raises:
+        ValueError: If `num_heads` does not divide `units`.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import keras_vqvae2
+
+    attention = keras_vqvae2.layers.CausalSelfAttention(units=32, num_heads=4)
+    x = np.ones((1, 8, 8, 16), "float32")
+    print(attention(x, x).shape)  # (1, 8, 8, 32)
+    ```
+
+    Reference:
+        - Chen et al. 2018, "PixelSNAIL", arXiv 1712.09763, section 2.
+    """
+
+    def __init__(self, units, num_heads=8, dropout=0.0, query_chunk=512, **kwargs):
+        super().__init__(**kwargs)
+        if units < 1 or num_heads < 1 or units % num_heads:
+            raise ValueError(
+                f"Expected units that the heads divide. Received: units={units}, "
+                f"num_heads={num_heads}"
+            )
+        if not 0 <= dropout < 1:
+            raise ValueError(f"Expected a number in [0, 1). Received: dropout={dropout}")
+        self.units = units
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.query_chunk = query_chunk
+        self.seed_generator = keras.random.SeedGenerator()
+
+    def build(self, query_shape, source_shape):
+        for name, shape in (
+            ("query", query_shape),
+            ("key", source_shape),
+            ("value", source_shape),
+        ):
+            projection = keras.layers.Dense(self.units, dtype=self.dtype_policy, name=name)
+            projection.build(shape)
+            setattr(self, f"{name}_projection", projection)
+
+    def call(self, query, source, training=None, seed=None):
+        rows, columns = query.shape[1:3]
+        length = rows * columns
+        queries = self._heads(self.query_projection(query), length)  # (B, heads, N, d)
+        keys = self._heads(self.key_projection(source), length)
+        values = self._heads(self.value_projection(source), length)
+        outputs = []
+        for start in range(0, length, self.query_chunk):
+            stop = min(start + self.query_chunk, length)
+            # Drawn outside, so that computing again drops the same weights.
+            drop = DrawnSeed(seed or self.seed_generator) if training and self.dropout else None
+
+            def attend(queries, keys, values, start=start, drop=drop):
+                return self._attend(queries, keys, values, start, drop)
+
+            attend = keras.remat(attend) if training else attend
+            outputs.append(
+                attend(queries[:, :, start:stop], keys[:, :, :stop], values[:, :, :stop])
+            )
+        output = ops.transpose(ops.concatenate(outputs, axis=2), (0, 2, 1, 3))  # (B, N, heads, d)
+        return ops.reshape(output, (-1, rows, columns, self.units))
+
+    def _heads(self, x, length):
+        x = ops.reshape(x, (-1, length, self.num_heads, self.units // self.num_heads))
+        return ops.transpose(x, (0, 2, 1, 3))  # (B, heads, N, d)
+
+    def _attend(self, queries, keys, values, start, drop):
+        """Attention of the positions from `start` on to the first `keys.shape[2]`."""
+        scores = ops.matmul(queries, ops.transpose(keys, (0, 1, 3, 2)))  # (B, heads, chunk, keys)
+        position = start + ops.arange(queries.shape[2])[:, None]  # (chunk, 1)
+        earlier = ops.arange(keys.shape[2])[None] < position  # (chunk, keys)
+        weights = self._weights(scores, earlier, position > 0)
+        if drop is not None:
+            weights = dropout(weights, self.dropout, drop)
+        return ops.matmul(ops.cast(weights, values.dtype), values)  # (B, heads, chunk, d)
+
+    def _weights(self, scores, visible, any_visible):
+        """Softmax over what is visible; where nothing is, zeros and not the mean of all."""
+        scale = 1.0 / math.sqrt(self.units // self.num_heads)
+        scores = ops.where(visible, ops.cast(scores, "float32") * scale, MASKED)
+        return ops.softmax(scores, axis=-1) * ops.cast(any_visible, "float32")
+
+    def compute_output_spec(self, query, source, **kwargs):
+        return keras.KerasTensor((*query.shape[:-1], self.units), self.compute_dtype)
+
+    # === One position after the other ===
+
+    def cache(self, batch, rows, columns):
+        """Keys and values of all positions, each `(batch, heads, rows, columns, d)`."""
+        shape = (batch, self.num_heads, rows, columns, self.units // self.num_heads)
+        return ops.zeros(shape, self.compute_dtype), ops.zeros(shape, self.compute_dtype)
+
+    def start_row(self, cache, row):
+        """Returns `(fixed, left)`: the finished rows, and empty keys and values of this row."""
+        batch, heads, rows, columns, width = cache[0].shape
+        flat = (batch, heads, rows * columns, width)
+        finished = ops.arange(rows * columns) < row * columns  # (N,)
+        weights = [
+            ops.cast(weight, self.compute_dtype)
+            for p in (self.query_projection, self.key_projection, self.value_projection)
+            for weight in (p.kernel, p.bias)
+        ]
+        fixed = (ops.reshape(cache[0], flat), ops.reshape(cache[1], flat), finished, weights)
+        empty = ops.zeros((batch, heads, columns, width), self.compute_dtype)
+        return fixed, (empty, empty)
+
+    def step(self, fixed, left, column, query):
+        """Output of a column, shape `(batch, units)`, for its query, shape `(batch, channels)`."""
+        keys, values, finished, weights = fixed
+        q = ops.matmul(query, weights[0]) + weights[1]  # (B, units)
+        q = ops.reshape(q, (q.shape[0], self.num_heads, -1, 1))  # (B, heads, d, 1)
+        scores = [ops.matmul(k, q)[..., 0] for k in (keys, left[0])]  # (B, heads, N or W)
+        in_row = ops.arange(left[0].shape[2]) < column  # (W,)
+        visible = ops.concatenate([finished, in_row])
+        weight = self._weights(ops.concatenate(scores, axis=-1), visible, ops.any(visible))
+        weight = ops.cast(weight, values.dtype)[:, :, None]  # (B, heads, 1, N + W)
+        length = keys.shape[2]
+        output = ops.matmul(weight[..., :length], values) + ops.matmul(
+            weight[..., length:], left[1]
+        )  # (B, heads, 1, d)
+        return ops.reshape(output, (q.shape[0], self.units))
+
+    def remember(self, fixed, left, column, source):
+        """Adds the keys and values of a column, from its source, shape `(batch, channels)`."""
+        weights = fixed[3]
+        here = ops.cast(ops.arange(left[0].shape[2]) == column, self.compute_dtype)[:, None]
+        remembered = []
+        for old, kernel, bias in zip(left, weights[2::2], weights[3::2]):
+            new = ops.matmul(source, kernel) + bias  # (B, units)
+            new = ops.reshape(new, (new.shape[0], self.num_heads, 1, -1))  # (B, heads, 1, d)
+            remembered.append(old + here * new)  # (B, heads, W, d)
+        return tuple(remembered)
+
+    def finish_row(self, cache, left, row):
+        here = (ops.arange(cache[0].shape[2]) == row)[:, None, None]  # (H, 1, 1)
+        return tuple(ops.where(here, new[:, :, None], old) for old, new in zip(cache, left))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "num_heads": self.num_heads,
+            "dropout": self.dropout,
+            "query_chunk": self.query_chunk,
+        }

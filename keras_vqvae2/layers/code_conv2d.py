@@ -1,0 +1,119 @@
+import keras
+from keras import ops
+
+from keras_vqvae2.layers.masked_conv2d import MaskedConv2D
+
+
+@keras.saving.register_keras_serializable(package="keras_vqvae2")
+class CodeConv2D(MaskedConv2D):
+    """A (masked) convolution of one-hot codes, computed without the one-hot maps.
+
+    A tap of the kernel is a table with a row a code, so that the convolution is a sum of looked-up
+    rows. Positions outside the map, and codes of -1, add nothing.
+
+    Args:
+        filters: Positive integer, output channels.
+        kernel_size: As in `MaskedConv2D`.
+        num_embeddings: Positive integer, number of codes.
+        mask_type: As in `MaskedConv2D`.
+        **kwargs: Further arguments of `MaskedConv2D`.
+
+    Call arguments:
+        inputs: Integer codes of shape `(batch, rows, columns)`.
+
+    Returns:
+        Tensor of shape `(batch, rows, columns, filters)`.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import keras_vqvae2
+
+    conv = keras_vqvae2.layers.CodeConv2D(8, 3, num_embeddings=512, mask_type="A")
+    print(conv(np.zeros((1, 16, 16), "int32")).shape)  # (1, 16, 16, 8)
+    ```
+
+    Reference:
+        - van den Oord et al. 2016, "Pixel Recurrent Neural Networks", arXiv 1601.06759.
+    """
+
+    def __init__(self, filters, kernel_size, num_embeddings, mask_type="A", **kwargs):
+        super().__init__(filters, kernel_size, mask_type, **kwargs)
+        self.num_embeddings = num_embeddings
+
+    def build(self, input_shape):
+        super().build((*input_shape, self.num_embeddings))
+
+    def call(self, inputs):
+        rows, columns = inputs.shape[1:]
+        codes = ops.pad(
+            ops.cast(inputs, "int32"),
+            ((0, 0), (self.rows_above, self.rows_below), (self.reach, self.reach)),
+            constant_values=-1,
+        )
+        tables = self.tables()
+        bias = ops.cast(self.bias, self.compute_dtype)
+        total = ops.broadcast_to(bias, (*ops.shape(inputs), self.filters))
+        for row, column in self._used_taps():
+            window = codes[:, row : row + rows, column : column + columns]  # (B, H, W)
+            total = total + ops.take(tables[row][column], window + 1, axis=0)  # (B, H, W, F)
+        return total
+
+    def _used_taps(self):
+        rows, columns = self._taps()
+        return [
+            (row, column)
+            for row in range(rows)
+            for column in range(self.columns_used if row == self.rows_above else columns)
+        ]
+
+    def tables(self):
+        """A table `(num_embeddings + 1, filters)` for each row and column of taps.
+
+        The first of its rows is zero and stands for -1, no code.
+        """
+        kernel = ops.pad(
+            ops.cast(self.kernel, self.compute_dtype), ((0, 0), (0, 0), (1, 0), (0, 0))
+        )
+        rows, columns = self._taps()
+        return [[kernel[row, column] for column in range(columns)] for row in range(rows)]
+
+    def compute_output_spec(self, inputs):
+        return keras.KerasTensor((*inputs.shape, self.filters), self.compute_dtype)
+
+    # === One position after the other ===
+
+    def cache(self, batch, columns):
+        """Codes of the last `rows_above` finished rows: before the first row all -1."""
+        return ops.full((batch, self.rows_above, columns), -1, "int32")
+
+    def above(self, cache):
+        """As `MaskedConv2D.above`, of codes of shape `(batch, rows_above, columns)`."""
+        columns = cache.shape[-1]
+        padded = ops.pad(cache, ((0, 0), (0, 0), (self.reach, self.reach)), constant_values=-1)
+        bias = ops.cast(self.bias, self.compute_dtype)
+        total = ops.broadcast_to(bias, (cache.shape[0], columns, self.filters))
+        tables = self.tables()
+        for row in range(self.rows_above):
+            for column in range(self.kernel_size[1]):
+                window = padded[:, row, column : column + columns]  # (B, W)
+                total = total + ops.take(tables[row][column], window + 1, axis=0)
+        return total
+
+    def row_kernel(self):
+        """The tables of the columns to the left, for `step`."""
+        return self.tables()[self.rows_above][: self.reach]
+
+    def start(self, batch):
+        """Codes of the `reach` columns to the left of the first one. `(batch, reach)`."""
+        return ops.full((batch, self.reach), -1, "int32")
+
+    def step(self, left, above, row_kernel):
+        """Outputs of a column, shape `(batch, filters)`, from the codes to its left."""
+        for column, table in enumerate(row_kernel):
+            above = above + ops.take(table, left[:, column] + 1, axis=0)
+        return above
+
+    def get_config(self):
+        return {**super().get_config(), "num_embeddings": self.num_embeddings}
