@@ -1,10 +1,14 @@
 from keras_vqvae2 import callbacks, converters, data, layers, metrics
+from keras_vqvae2.models.image_generator import HierarchicalImageGenerator
+from keras_vqvae2.models.pixelsnail import PixelSnailPrior
 from keras_vqvae2.models.preset_model import PresetModel
 from keras_vqvae2.models.vqvae2 import VQVAE2
 from keras_vqvae2.version import __version__
 
 __all__ = [
     "VQVAE2",
+    "HierarchicalImageGenerator",
+    "PixelSnailPrior",
     "PresetModel",
     "__version__",
     "callbacks",

@@ -23,6 +23,20 @@ def map_range(function, count):
     return keras.ops.map(function, jnp.arange(count))
 
 
+def scan(function, carry, inputs, length):
+    return jax.lax.scan(function, carry, inputs, length)
+
+
+def compile_function(function, variables):
+    # The values are arguments, so that the program serves whatever they become.
+    @jax.jit
+    def pure(values, args):
+        with keras.StatelessScope(state_mapping=zip(variables, values)):
+            return function(*args)
+
+    return lambda *args: pure([v.value for v in variables], args)
+
+
 def matmul_float32(a, b):
     # The default rounds the inputs to bfloat16 on a TPU and to TensorFloat-32 on a GPU.
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)

@@ -26,6 +26,30 @@ def map_range(function, count):
     return keras.ops.map(function, keras.ops.arange(count, dtype="int32"))
 
 
+def scan(function, carry, inputs, length):
+    def at(i):
+        return tf.nest.map_structure(lambda x: x[i], inputs)
+
+    # Traced once beforehand: a loop must know what its turns give.
+    traced = tf.function(lambda carry, first: function(carry, first)[1])
+    specs = traced.get_concrete_function(carry, at(0)).structured_outputs
+    arrays = [
+        tf.TensorArray(x.dtype, length, element_shape=x.shape) for x in tf.nest.flatten(specs)
+    ]
+
+    def turn(i, carry, arrays):
+        carry, outputs = function(carry, at(i))
+        return i + 1, carry, [a.write(i, x) for a, x in zip(arrays, tf.nest.flatten(outputs))]
+
+    _, carry, arrays = tf.while_loop(lambda i, *_: i < length, turn, (0, carry, arrays))
+    return carry, tf.nest.pack_sequence_as(specs, [array.stack() for array in arrays])
+
+
+def compile_function(function, variables):
+    # Of a loop of small steps the executor's bookkeeping takes a third of the time; XLA has none.
+    return tf.function(function, jit_compile=True)
+
+
 def matmul_float32(a, b):
     # TensorFloat-32 is a global switch of TensorFlow (tf.config.experimental).
     return tf.matmul(a, b)

@@ -37,6 +37,18 @@ def map_range(function, count):
     return results
 
 
+def scan(function, carry, inputs, length):
+    outputs = []
+    for i in range(length):
+        carry, output = function(carry, keras.tree.map_structure(lambda x, i=i: x[i], inputs))
+        outputs.append(output)
+    return carry, keras.tree.map_structure(lambda *x: torch.stack(x), *outputs)
+
+
+def compile_function(function, variables):
+    return torch.inference_mode()(function)
+
+
 def matmul_float32(a, b):
     # Full float32 unless the user asked otherwise (torch.set_float32_matmul_precision).
     return torch.matmul(a, b)

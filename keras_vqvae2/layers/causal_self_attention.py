@@ -130,24 +130,29 @@ class CausalSelfAttention(keras.layers.Layer):
         shape = (batch, self.num_heads, rows, columns, self.units // self.num_heads)
         return ops.zeros(shape, self.compute_dtype), ops.zeros(shape, self.compute_dtype)
 
+    def step_weights(self):
+        """Kernels and biases of the query, and of key and value side by side."""
+        query, key, value = (
+            (ops.cast(p.kernel, self.compute_dtype), ops.cast(p.bias, self.compute_dtype))
+            for p in (self.query_projection, self.key_projection, self.value_projection)
+        )
+        both = (ops.concatenate(pair, axis=-1) for pair in zip(key, value))
+        return {"query": query, "key_value": tuple(both)}
+
     def start_row(self, cache, row):
         """Returns `(fixed, left)`: the finished rows, and empty keys and values of this row."""
         batch, heads, rows, columns, width = cache[0].shape
         flat = (batch, heads, rows * columns, width)
         finished = ops.arange(rows * columns) < row * columns  # (N,)
-        weights = [
-            ops.cast(weight, self.compute_dtype)
-            for p in (self.query_projection, self.key_projection, self.value_projection)
-            for weight in (p.kernel, p.bias)
-        ]
-        fixed = (ops.reshape(cache[0], flat), ops.reshape(cache[1], flat), finished, weights)
+        fixed = (ops.reshape(cache[0], flat), ops.reshape(cache[1], flat), finished)
         empty = ops.zeros((batch, heads, columns, width), self.compute_dtype)
         return fixed, (empty, empty)
 
-    def step(self, fixed, left, column, query):
+    def step(self, weights, fixed, left, column, query):
         """Output of a column, shape `(batch, units)`, for its query, shape `(batch, channels)`."""
-        keys, values, finished, weights = fixed
-        q = ops.matmul(query, weights[0]) + weights[1]  # (B, units)
+        keys, values, finished = fixed
+        kernel, bias = weights["query"]
+        q = ops.matmul(query, kernel) + bias  # (B, units)
         q = ops.reshape(q, (q.shape[0], self.num_heads, -1, 1))  # (B, heads, d, 1)
         scores = [ops.matmul(k, q)[..., 0] for k in (keys, left[0])]  # (B, heads, N or W)
         in_row = ops.arange(left[0].shape[2]) < column  # (W,)
@@ -160,16 +165,13 @@ class CausalSelfAttention(keras.layers.Layer):
         )  # (B, heads, 1, d)
         return ops.reshape(output, (q.shape[0], self.units))
 
-    def remember(self, fixed, left, column, source):
+    def remember(self, weights, left, column, source):
         """Adds the keys and values of a column, from its source, shape `(batch, channels)`."""
-        weights = fixed[3]
+        kernel, bias = weights["key_value"]
+        new = ops.matmul(source, kernel) + bias  # (B, 2 * units)
+        new = ops.reshape(new, (new.shape[0], 2, self.num_heads, 1, -1))  # (B, 2, heads, 1, d)
         here = ops.cast(ops.arange(left[0].shape[2]) == column, self.compute_dtype)[:, None]
-        remembered = []
-        for old, kernel, bias in zip(left, weights[2::2], weights[3::2]):
-            new = ops.matmul(source, kernel) + bias  # (B, units)
-            new = ops.reshape(new, (new.shape[0], self.num_heads, 1, -1))  # (B, heads, 1, d)
-            remembered.append(old + here * new)  # (B, heads, W, d)
-        return tuple(remembered)
+        return tuple(old + here * new[:, i] for i, old in enumerate(left))  # (B, heads, W, d)
 
     def finish_row(self, cache, left, row):
         here = (ops.arange(cache[0].shape[2]) == row)[:, None, None]  # (H, 1, 1)

@@ -88,30 +88,28 @@ class CodeConv2D(MaskedConv2D):
         """Codes of the last `rows_above` finished rows: before the first row all -1."""
         return ops.full((batch, self.rows_above, columns), -1, "int32")
 
-    def above(self, cache):
+    def step_weights(self):
+        """The tables of all taps, and the bias."""
+        return {"tables": self.tables(), "bias": ops.cast(self.bias, self.compute_dtype)}
+
+    def above(self, weights, cache):
         """As `MaskedConv2D.above`, of codes of shape `(batch, rows_above, columns)`."""
         columns = cache.shape[-1]
         padded = ops.pad(cache, ((0, 0), (0, 0), (self.reach, self.reach)), constant_values=-1)
-        bias = ops.cast(self.bias, self.compute_dtype)
-        total = ops.broadcast_to(bias, (cache.shape[0], columns, self.filters))
-        tables = self.tables()
+        total = ops.broadcast_to(weights["bias"], (cache.shape[0], columns, self.filters))
         for row in range(self.rows_above):
             for column in range(self.kernel_size[1]):
                 window = padded[:, row, column : column + columns]  # (B, W)
-                total = total + ops.take(tables[row][column], window + 1, axis=0)
+                total = total + ops.take(weights["tables"][row][column], window + 1, axis=0)
         return total
-
-    def row_kernel(self):
-        """The tables of the columns to the left, for `step`."""
-        return self.tables()[self.rows_above][: self.reach]
 
     def start(self, batch):
         """Codes of the `reach` columns to the left of the first one. `(batch, reach)`."""
         return ops.full((batch, self.reach), -1, "int32")
 
-    def step(self, left, above, row_kernel):
+    def step(self, weights, left, above):
         """Outputs of a column, shape `(batch, filters)`, from the codes to its left."""
-        for column, table in enumerate(row_kernel):
+        for column, table in enumerate(weights["tables"][self.rows_above][: self.reach]):
             above = above + ops.take(table, left[:, column] + 1, axis=0)
         return above
 

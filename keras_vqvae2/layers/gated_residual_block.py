@@ -131,43 +131,48 @@ class GatedResidualBlock(keras.layers.Layer):
             self.conv_2.cache(batch, columns, self.residual_units),
         )
 
-    def start_row(self, cache, condition=None, labels=None):
+    def step_weights(self):
+        """The weights of the parts, for `start_row`, `step` and `point`."""
+        weights = {"conv_1": self.conv_1.step_weights(), "conv_2": self.conv_2.step_weights()}
+        if self.auxiliary_projection is not None:
+            weights["auxiliary"] = self.auxiliary_projection.step_weights()
+        if self.condition_projection is not None:
+            weights["condition"] = ops.cast(self.condition_projection.kernel, self.compute_dtype)
+        if self.label_table is not None:
+            weights["labels"] = ops.cast(self.label_table, self.compute_dtype)
+        return weights
+
+    def start_row(self, weights, cache, condition=None, labels=None):
         """Prepares a row.
 
         Args:
+            weights: What `step_weights` returned.
             cache: Inputs of both convolutions in the last rows.
             condition: None, or the row's conditions, shape `(batch, columns, units)`.
             labels: None, or int32 of shape `(batch,)`.
 
         Returns:
-            A tuple `(fixed, columns, left)`: what stays through the row, what each column adds
-            (shapes `(batch, columns, …)`), and the state before the first column.
+            A tuple `(columns, left)`: what each column adds, shapes `(batch, columns, …)`, and the
+            state before the first column.
         """
-        above_1, above_2 = self.conv_1.above(cache[0]), self.conv_2.above(cache[1])
+        above_1 = self.conv_1.above(weights["conv_1"], cache[0])
+        above_2 = self.conv_2.above(weights["conv_2"], cache[1])
         if condition is not None:
-            above_2 = above_2 + self.condition_projection(condition)
+            above_2 = above_2 + ops.matmul(condition, weights["condition"])
         if labels is not None:
-            above_2 = above_2 + self._label_rows(labels)[:, None]
+            above_2 = above_2 + ops.take(weights["labels"], labels, axis=0)[:, None]
         batch = above_1.shape[0]
         left = (
             self.conv_1.start(batch, cache[0].shape[-1]),
             self.conv_2.start(batch, cache[1].shape[-1]),
         )
-        return self.kernels(), (above_1, above_2), left
+        return (above_1, above_2), left
 
-    def kernels(self):
-        """What `step` and `point` multiply by."""
-        kernels = [self.conv_1.row_kernel(), self.conv_2.row_kernel()]
-        if self.auxiliary_projection is not None:
-            kernels.append(self.auxiliary_projection.row_kernel())
-            kernels.append(ops.cast(self.auxiliary_projection.bias, self.compute_dtype))
-        return kernels
-
-    def step(self, fixed, columns, left, inputs):
+    def step(self, weights, columns, left, inputs):
         """Advances by one column.
 
         Args:
-            fixed: From `start_row`.
+            weights: What `step_weights` returned.
             columns: From `start_row`, this column: shapes `(batch, …)`.
             left: From `start_row` or the column before.
             inputs: Shape `(batch, channels)`.
@@ -176,20 +181,17 @@ class GatedResidualBlock(keras.layers.Layer):
             A tuple `(outputs, left, to_cache)`.
         """
         before_1 = ops.elu(inputs)
-        hidden, left_1 = self.conv_1.step(before_1, left[0], columns[0], fixed[0])
+        hidden, left_1 = self.conv_1.step(weights["conv_1"], left[0], columns[0], before_1)
         before_2 = ops.elu(hidden)
-        gate, left_2 = self.conv_2.step(before_2, left[1], columns[1], fixed[1])
+        gate, left_2 = self.conv_2.step(weights["conv_2"], left[1], columns[1], before_2)
         return inputs + glu(gate), (left_1, left_2), (before_1, before_2)
 
-    def point(self, kernels, inputs, auxiliary=None):
+    def point(self, weights, inputs, auxiliary=None):
         """The block at one position, for a kernel of size 1. `(batch, channels)` to the same."""
-        hidden = ops.matmul(ops.elu(inputs), kernels[0]) + ops.cast(
-            self.conv_1.bias, self.compute_dtype
-        )
+        hidden = _dense(weights["conv_1"], inputs)
         if auxiliary is not None:
-            hidden = hidden + ops.matmul(ops.elu(auxiliary), kernels[2]) + kernels[3]
-        bias = ops.cast(self.conv_2.bias, self.compute_dtype)
-        return inputs + glu(ops.matmul(ops.elu(hidden), kernels[1]) + bias)
+            hidden = hidden + _dense(weights["auxiliary"], auxiliary)
+        return inputs + glu(_dense(weights["conv_2"], hidden))
 
     def get_config(self):
         return {
@@ -206,3 +208,7 @@ def glu(x):
     """Gated linear unit: the first half of the channels times the sigmoid of the second."""
     value, gate = ops.split(x, 2, axis=-1)
     return value * ops.sigmoid(gate)
+
+
+def _dense(weights, inputs):
+    return ops.matmul(ops.elu(inputs), weights["row"]) + weights["bias"]

@@ -113,53 +113,56 @@ class MaskedConv2D(keras.layers.Layer):
         """Inputs of the last `rows_above` finished rows: before the first row all zero."""
         return ops.zeros((batch, self.rows_above, columns, channels), self.compute_dtype)
 
-    def above(self, cache):
+    def step_weights(self):
+        """The weights as matrices: `"above"` for finished rows, `"row"` for the current one."""
+        kernel = ops.cast(self.kernel, self.compute_dtype)
+        return {
+            # (rows_above * k * C, F) and (columns_used * C, F)
+            "above": ops.reshape(kernel[: self.rows_above], (-1, self.filters)),
+            "row": ops.reshape(kernel[self.rows_above, : self.columns_used], (-1, self.filters)),
+            "bias": ops.cast(self.bias, self.compute_dtype),
+        }
+
+    def above(self, weights, cache):
         """What the finished rows and the bias add to the coming row.
 
         Args:
+            weights: What `step_weights` returned.
             cache: Inputs of the last rows, shape `(batch, rows_above, columns, channels)`.
 
         Returns:
             Tensor of shape `(batch, columns, filters)`.
         """
-        bias = ops.cast(self.bias, self.compute_dtype)
         columns = cache.shape[2]
         if self.rows_above == 0:
-            return ops.broadcast_to(bias, (cache.shape[0], columns, self.filters))
+            return ops.broadcast_to(weights["bias"], (cache.shape[0], columns, self.filters))
         padded = ops.pad(cache, ((0, 0), (0, 0), (self.reach, self.reach), (0, 0)))
         taps = [
             padded[:, row, column : column + columns]  # (B, W, C)
             for row in range(self.rows_above)
             for column in range(self.kernel_size[1])
         ]
-        kernel = ops.cast(self.kernel, self.compute_dtype)[: self.rows_above]
-        kernel = ops.reshape(kernel, (-1, self.filters))  # (rows_above * k * C, F)
-        return ops.matmul(ops.concatenate(taps, axis=-1), kernel) + bias
-
-    def row_kernel(self):
-        """The taps on the current row as one matrix `(columns_used * channels, filters)`."""
-        kernel = ops.cast(self.kernel, self.compute_dtype)
-        return ops.reshape(kernel[self.rows_above, : self.columns_used], (-1, self.filters))
+        return ops.matmul(ops.concatenate(taps, axis=-1), weights["above"]) + weights["bias"]
 
     def start(self, batch, channels):
         """Inputs of the `reach` columns to the left of the first one. `(batch, reach * C)`."""
         return ops.zeros((batch, self.reach * channels), self.compute_dtype)
 
-    def step(self, inputs, left, above, row_kernel):
+    def step(self, weights, left, above, inputs):
         """Advances by one column.
 
         Args:
-            inputs: The column's inputs, shape `(batch, channels)`. The mask `"A"` does not look.
-            left: Those of the columns before, shape `(batch, reach * channels)`.
+            weights: What `step_weights` returned.
+            left: Inputs of the columns before, shape `(batch, reach * channels)`.
             above: This column of what `above` returned, shape `(batch, filters)`.
-            row_kernel: What `row_kernel` returned.
+            inputs: The column's inputs, shape `(batch, channels)`. The mask `"A"` does not look.
 
         Returns:
             A tuple `(outputs, left)`: shape `(batch, filters)`, and `left` for the next column.
         """
         known = ops.concatenate([left, inputs], axis=-1)  # (B, (reach + 1) * C)
         seen = left if self.mask_type == "A" else known
-        return above + ops.matmul(seen, row_kernel), known[:, inputs.shape[-1] :]
+        return above + ops.matmul(seen, weights["row"]), known[:, inputs.shape[-1] :]
 
     def get_config(self):
         return {

@@ -66,14 +66,14 @@ def test_position_by_position_equals_the_whole_map(rng):
     query = rng.normal(size=(2, 3, 4, 5)).astype("float32")
     source = rng.normal(size=(2, 3, 4, 6)).astype("float32")
     whole = numpy(attention(query, source))
-    cache = attention.cache(2, 3, 4)
+    cache, weights = attention.cache(2, 3, 4), attention.step_weights()
     for row in range(3):
         fixed, left = attention.start_row(cache, row)
         for column in range(4):
             at = (slice(None), row, column)
-            y = attention.step(fixed, left, column, ops.convert_to_tensor(query[at]))
+            y = attention.step(weights, fixed, left, column, ops.convert_to_tensor(query[at]))
             np.testing.assert_allclose(numpy(y), whole[at], atol=1e-5)
-            left = attention.remember(fixed, left, column, ops.convert_to_tensor(source[at]))
+            left = attention.remember(weights, left, column, ops.convert_to_tensor(source[at]))
         cache = attention.finish_row(cache, left, row)
 
 

@@ -1,0 +1,89 @@
+import keras
+import numpy as np
+from keras import ops
+
+from keras_vqvae2 import backend
+
+
+class RowDecoder:
+    """Draws maps of codes row by row; within a row one compiled loop goes over the columns.
+
+    What a position needs of finished rows, of conditions and of labels is computed for a whole row
+    at once, before the loop; a turn of the loop multiplies only by weights that look at the
+    current row. The loop over rows runs in Python: it shows progress, and it can be interrupted.
+
+    Args:
+        steps: The network, cut into steps:
+
+            - `weights()`: all weights in the form in which the steps use them;
+            - `cache(batch)`: the state before the first row;
+            - `start_row(weights, state, row, condition, labels)`: `(fixed, columns, left)`: what
+              stays through the row, what each column adds, of shapes `(batch, columns, ...)`, and
+              the state before the first column;
+            - `step(weights, fixed, left, column, columns)`: `(logits, left, features)`;
+            - `remember(weights, left, column, columns, features, codes)`: `(left, to_cache)`;
+            - `finish_row(weights, state, left, to_cache, row, codes)`: the state after the row.
+        variables: The variables they read.
+    """
+
+    def __init__(self, steps, variables):
+        self.steps = steps
+        self.variables = variables
+        self._weights = backend.compile_function(steps.weights, variables)
+        self._compiled = {}
+
+    def rows(self, sampling, given, uniforms, condition=None, labels=None):
+        """Yields the rows of a batch, top to bottom.
+
+        Args:
+            sampling: `Sampling`.
+            given: int32 of shape `(batch, rows, columns)`: -1 for codes to draw.
+            uniforms: float32 of the same shape.
+            condition: None, or features of shape `(batch, rows, columns, units)`.
+            labels: None, or int32 of shape `(batch,)`.
+
+        Yields:
+            Pairs `(codes, logits)`, int32 `(batch, columns)` and float32
+            `(batch, columns, num_embeddings)`, as tensors.
+        """
+        if sampling.kind not in self._compiled:
+            self._compiled[sampling.kind] = backend.compile_function(
+                lambda *args: self._draw_row(sampling, *args), self.variables
+            )
+        draw_row = self._compiled[sampling.kind]
+        numbers = sampling.numbers()
+        weights = self._weights()
+        state = self.steps.cache(given.shape[0])
+        labels = None if labels is None else ops.convert_to_tensor(labels)
+        for row in range(given.shape[1]):
+            above = None if condition is None else condition[:, row]
+            inputs = (np.int32(row), given[:, row], uniforms[:, row])
+            inputs, parameters = keras.tree.map_structure(ops.convert_to_tensor, (inputs, numbers))
+            state, codes, logits = draw_row(weights, state, *inputs, parameters, above, labels)
+            yield codes, logits
+
+    def _draw_row(self, sampling, weights, state, row, given, uniforms, numbers, condition, labels):
+        steps = self.steps
+        fixed, columns, left = steps.start_row(weights, state, row, condition, labels)
+
+        def turn(left, inputs):
+            column, columns, given, uniform = inputs
+            logits, left, features = steps.step(weights, fixed, left, column, columns)
+            drawn = sampling.draw(logits, uniform, numbers)
+            codes = ops.where(given >= 0, given, drawn)  # (B,)
+            left, to_cache = steps.remember(weights, left, column, columns, features, codes)
+            return left, (codes, logits, to_cache)
+
+        width = given.shape[1]
+        per_column = _swap((columns, given, uniforms))  # (W, B, ...)
+        inputs = (ops.arange(width, dtype="int32"), *per_column)
+        left, outputs = backend.scan(turn, left, inputs, width)
+        codes, logits, to_cache = _swap(outputs)  # (B, W, ...)
+        return steps.finish_row(weights, state, left, to_cache, row, codes), codes, logits
+
+
+def _swap(tensors):
+    """Exchanges the first two axes of all tensors."""
+    return keras.tree.map_structure(
+        lambda x: ops.transpose(x, (1, 0, *range(2, len(x.shape)))), tensors
+    )

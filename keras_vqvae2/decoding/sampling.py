@@ -1,0 +1,116 @@
+"""Drawing codes: temperature, top-k, top-p, and uniforms that belong to a sample."""
+
+import math
+import zlib
+
+import numpy as np
+from keras import ops
+
+
+class Sampling:
+    """How a code is drawn from its logits.
+
+    Args:
+        temperature: Positive float, divides the logits.
+        top_k: None, or a positive integer: only the `k` most probable codes (with all that are as
+            probable as the last of them).
+        top_p: None, or a float in `(0, 1]`: only the most probable codes that together reach this
+            probability, at the given temperature and among the `top_k`.
+
+    Raises:
+        ValueError: If one is out of range.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from keras_vqvae2.decoding.sampling import Sampling
+
+    logits = np.array([[0.0, 1.0, 2.0]], "float32")
+    sampling = Sampling(temperature=0.5, top_k=2)
+    codes = sampling.draw(logits, np.array([0.05], "float32"), sampling.numbers())  # [1]
+    ```
+    """
+
+    def __init__(self, temperature=1.0, top_k=None, top_p=None):
+        if not (temperature > 0 and math.isfinite(temperature)):
+            raise ValueError(f"Expected a positive number. Received: temperature={temperature}")
+        if top_k is not None and (int(top_k) != top_k or top_k < 1):
+            raise ValueError(f"Expected a positive integer. Received: top_k={top_k}")
+        if top_p is not None and not 0 < top_p <= 1:
+            raise ValueError(f"Expected a number in (0, 1]. Received: top_p={top_p}")
+        self.temperature = temperature
+        self.top_k = top_k
+        self.top_p = top_p
+
+    @property
+    def kind(self):
+        """What a compiled loop depends on: which of the limits there are, not their values."""
+        return self.top_k is not None, self.top_p is not None
+
+    def numbers(self):
+        """The values, for `draw`: arrays, so that other values need no other program."""
+        return {
+            "temperature": np.float32(self.temperature),
+            "top_k": np.int32(self.top_k or 0),
+            "top_p": np.float32(self.top_p or 1.0),
+        }
+
+    def draw(self, logits, uniforms, numbers):
+        """Draws by inverse CDF, codes in the order of their numbers.
+
+        Args:
+            logits: float32 of shape `(batch, codes)`.
+            uniforms: float32 in `[0, 1)`, shape `(batch,)`.
+            numbers: What `numbers` returned.
+
+        Returns:
+            int32 of shape `(batch,)`.
+        """
+        logits = logits / numbers["temperature"]
+        codes = logits.shape[-1]
+        if self.top_k is not None:
+            ascending = ops.sort(logits, axis=-1)
+            index = ops.maximum(codes - numbers["top_k"], 0)
+            threshold = ops.take(ascending, ops.reshape(index, (1,)), axis=-1)  # (B, 1)
+            logits = ops.where(logits >= threshold, logits, -np.inf)
+        weights = ops.exp(logits - ops.max(logits, axis=-1, keepdims=True))  # (B, K)
+        if self.top_p is not None:
+            descending = ops.flip(ops.sort(weights, axis=-1), axis=-1)
+            reached = ops.cumsum(descending, axis=-1)
+            # What stands before a code must not reach the limit yet.
+            needed = reached - descending < numbers["top_p"] * reached[:, -1:]
+            threshold = ops.min(
+                ops.where(needed, descending, np.inf), axis=-1, keepdims=True
+            )  # (B, 1)
+            weights = ops.where(weights >= threshold, weights, 0.0)
+        reached = ops.cumsum(weights, axis=-1)  # (B, K)
+        beyond = reached > uniforms[:, None] * reached[:, -1:]
+        # Of codes that cannot be drawn the sum does not grow; rounding may still hit them.
+        found = ops.where(ops.logical_and(beyond, weights > 0), 1, 0)
+        return ops.cast(ops.argmax(found, axis=-1), "int32")
+
+
+def sample_uniforms(seed, samples, level, shape):
+    """Uniforms for the positions of some samples, each a function of its own number only.
+
+    Philox, a counter-based generator, with key `(seed, sample)` and the level in the counter.
+
+    Args:
+        seed: Non-negative integer.
+        samples: Numbers of the samples.
+        level: Name of the level.
+        shape: `(rows, columns)`.
+
+    Returns:
+        float32 in `[0, 1)` of shape `(len(samples), rows, columns)`.
+    """
+    counter = [0, 0, 0, zlib.crc32(level.encode())]
+    return np.stack(
+        [
+            np.random.Generator(np.random.Philox(key=[seed, sample], counter=counter)).random(
+                shape, dtype="float32"
+            )
+            for sample in samples
+        ]
+    )

@@ -1,0 +1,485 @@
+import functools
+import math
+import warnings
+
+import keras
+import numpy as np
+import tqdm
+from keras import ops
+
+from keras_vqvae2 import backend
+from keras_vqvae2.backend.step_contract import zero_unless
+from keras_vqvae2.decoding.row_decoder import RowDecoder
+from keras_vqvae2.decoding.sampling import Sampling, sample_uniforms
+from keras_vqvae2.layers import CodeConv2D
+from keras_vqvae2.models.pixelsnail.causal_block import CausalBlock
+from keras_vqvae2.models.pixelsnail.pixelsnail_layers import (
+    ConditioningStack,
+    OutputStack,
+    PositionPlanes,
+    RowContext,
+)
+from keras_vqvae2.models.pixelsnail.pixelsnail_steps import PixelSnailSteps
+from keras_vqvae2.models.pixelsnail.prior_checks import check_config, check_request, check_source
+from keras_vqvae2.models.preset_model import PresetModel
+
+
+@keras.saving.register_keras_serializable(package="keras_vqvae2")
+class PixelSnailPrior(PresetModel):
+    """The distribution of one level's codes, one after the other, given labels and coarser levels.
+
+    ```
+    p(codes | label, coarser) = product over p in raster order of p(code_p | codes before p, ...)
+
+    x = CodeConv2D, mask A (codes) [+ row context (codes)]
+    x = causal block (x): gated residual blocks of mask B, then attention or a 1x1 convolution
+    logits = output stack (x)
+    ```
+
+    Labels and coarser levels enter the gate of every residual block of the causal blocks; a
+    conditioning stack makes a coarser level's codes into a map of this level's size. Every logit
+    depends on every earlier position: through attention, whose keys see the codes themselves, or,
+    where there is none, through the row context, which hands each position the whole row above.
+    Masked convolutions alone leave a blind spot to the right (`row_context=False` without
+    attention).
+
+    The loss is the cross-entropy in nats a code. `fit` and `evaluate` report it as `loss`, and as
+    `bits_per_code` and, with `image_shape`, as `bits_per_dim`: this level's bits over the image's
+    pixels and channels. `fit` adds `gradient_norm` and `skipped_steps`, as `VQVAE2` does: a step
+    that is not finite changes nothing.
+
+    Data are dicts, as `encode_dataset` and `VQVAE2.encode` make them: codes by level, and integers
+    `"label"` if the prior has classes. A prior takes what it needs and leaves the rest.
+
+    For samples from averaged weights compile with an optimizer that has `use_ema=True`; Keras puts
+    the averages in place when `fit` ends.
+
+    Args:
+        code_shape: `(rows, columns)` of the level.
+        num_embeddings: Positive integer, codes of this and the coarser levels. Defaults to 512.
+        level: Name of the level that is modelled.
+        condition_factors: Dict from each coarser level that is given to how many times smaller
+            its maps are, such as `{"top": 2}`.
+        num_classes: None, or the number of labels.
+        hidden_units: Positive integer, channels. Defaults to 512 (paper, top of ImageNet, as all
+            defaults).
+        residual_units: Positive integer, inner channels of residual blocks. Defaults to 2048.
+        num_blocks: Positive integer, causal blocks. Defaults to 4.
+        block_layers: Positive integer, residual blocks in each. Defaults to 5.
+        kernel_size: Odd integer, or `(rows, columns)`, of the causal convolutions. Defaults to 5.
+        first_kernel_size: Of the first convolution, `kernel_size` by default.
+        mask_type: `"B"`, or `"A"` for residual blocks that leave out the position itself, as in
+            the PyTorch port.
+        attention_heads: Non-negative integer; 0 for no attention. Defaults to 8.
+        attention_units: Positive integer, half of `hidden_units` by default.
+        attend_to_codes: Whether keys and values see the codes (PixelSNAIL as released) or what
+            enters the block, as in the PyTorch port.
+        row_context: Whether there is a row context. By default where attention does not see codes.
+        condition_units: Positive integer, channels of a conditioning stack, `hidden_units` by
+            default.
+        condition_residual_units: Its inner channels, `residual_units` by default.
+        condition_blocks: Non-negative integer, its residual blocks. Defaults to 20 (paper, bottom).
+        condition_kernel_size: Odd integer. Defaults to 5.
+        upsampling: `"nearest"`, or `"learned"` for a transposed convolution.
+        output_blocks: Non-negative integer, 1x1 residual blocks before the logits. Defaults to 20.
+        dropout: Float in `[0, 1)`, in residual blocks and on attention weights. Defaults to 0.1.
+        image_shape: None, or `(height, width, channels)` of the images, for `bits_per_dim`.
+        codes_fingerprint: None, or `VQVAE2.fingerprint()` of the model whose codes these are.
+        gradient_checkpointing: Whether a training step computes causal blocks again for their
+            gradients in place of keeping what is inside them.
+        dtype: Dtype policy of the layers. Logits and loss are float32.
+        **kwargs: `name` and `trainable`.
+
+    Raises:
+        ValueError: If a size is not positive, or the coarser maps do not fit.
+
+    Example:
+
+    ```python
+    import keras
+    import numpy as np
+    import keras_vqvae2
+
+    codes = {"top": np.zeros((4, 8, 8), "int32"), "label": np.array([0, 1, 0, 1])}
+    prior = keras_vqvae2.PixelSnailPrior(
+        (8, 8), num_classes=2, hidden_units=16, residual_units=16, num_blocks=1, block_layers=2,
+        attention_heads=2, output_blocks=1,
+    )
+    prior.compile(optimizer=keras.optimizers.Adam(3e-4, use_ema=True))
+    prior.fit(codes, batch_size=2, verbose=0)
+    print(prior.predict(codes, verbose=0).shape)  # logits (4, 8, 8, 512)
+    ```
+
+    Reference:
+        - Razavi, van den Oord, Vinyals 2019, "Generating Diverse High-Fidelity Images with
+          VQ-VAE-2", arXiv 1906.00446, section 3.2 and appendix A.2.
+        - Chen et al. 2018, "PixelSNAIL", arXiv 1712.09763.
+    """
+
+    def __init__(
+        self,
+        code_shape,
+        num_embeddings=512,
+        level="top",
+        condition_factors=None,
+        num_classes=None,
+        hidden_units=512,
+        residual_units=2048,
+        num_blocks=4,
+        block_layers=5,
+        kernel_size=5,
+        first_kernel_size=None,
+        mask_type="B",
+        attention_heads=8,
+        attention_units=None,
+        attend_to_codes=True,
+        row_context=None,
+        condition_units=None,
+        condition_residual_units=None,
+        condition_blocks=20,
+        condition_kernel_size=5,
+        upsampling="nearest",
+        output_blocks=20,
+        dropout=0.1,
+        image_shape=None,
+        codes_fingerprint=None,
+        gradient_checkpointing=False,
+        dtype=None,
+        **kwargs,
+    ):
+        code_shape, condition_factors = tuple(code_shape), dict(condition_factors or {})
+        attention_units = attention_units or max(1, hidden_units // 2)
+        if row_context is None:
+            row_context = not (attention_heads and attend_to_codes)
+        check_config(
+            code_shape,
+            level,
+            condition_factors,
+            upsampling,
+            num_embeddings=num_embeddings,
+            hidden_units=hidden_units,
+            residual_units=residual_units,
+            num_blocks=num_blocks,
+            block_layers=block_layers,
+            num_classes=1 if num_classes is None else num_classes,
+        )
+
+        # === Layers ===
+        dtype = keras.dtype_policies.get(dtype)
+        first = CodeConv2D(
+            hidden_units,
+            first_kernel_size or kernel_size,
+            num_embeddings,
+            mask_type="A",
+            dtype=dtype,
+            name="first",
+        )
+        planes = PositionPlanes(dtype=dtype, name="position_planes")
+        context = embedding = None
+        if row_context:
+            context = RowContext(hidden_units, num_embeddings, dtype=dtype, name="row_context")
+        if attention_heads and attend_to_codes:
+            embedding = CodeConv2D(
+                attention_units, 1, num_embeddings, mask_type=None, dtype=dtype, name="embedding"
+            )
+        conditioners = {
+            name: ConditioningStack(
+                condition_units or hidden_units,
+                num_embeddings,
+                factor,
+                condition_blocks,
+                condition_residual_units or residual_units,
+                condition_kernel_size,
+                upsampling,
+                dropout,
+                dtype=dtype,
+                name=f"conditioner_{name}",
+            )
+            for name, factor in condition_factors.items()
+        }
+        blocks = [
+            CausalBlock(
+                residual_units,
+                block_layers,
+                kernel_size,
+                mask_type,
+                attention_heads,
+                attention_units,
+                dropout,
+                num_classes,
+                gradient_checkpointing,
+                dtype=dtype,
+                name=f"block_{i}",
+            )
+            for i in range(num_blocks)
+        ]
+        output_stack = OutputStack(
+            num_embeddings, output_blocks, residual_units, dropout, dtype=dtype, name="output_stack"
+        )
+
+        # === Functional Model ===
+        inputs = {level: keras.Input(code_shape, dtype="int32", name=level)}
+        for name, factor in condition_factors.items():
+            shape = tuple(size // factor for size in code_shape)
+            inputs[name] = keras.Input(shape, dtype="int32", name=name)
+        if num_classes is not None:
+            inputs["label"] = keras.Input((), dtype="int32", name="label")
+        codes, labels = inputs[level], inputs.get("label")
+        condition = None
+        if conditioners:
+            maps = [stack(inputs[name]) for name, stack in conditioners.items()]
+            condition = ops.concatenate(maps, axis=-1) if len(maps) > 1 else maps[0]
+        background = planes(codes)
+        x = first(codes)
+        if context is not None:
+            x = x + context(codes)
+        raw = None if embedding is None else embedding(codes)
+        for block in blocks:
+            x = block(x, x if raw is None else raw, background, condition, labels)
+        super().__init__(inputs=inputs, outputs=output_stack(x), dtype=dtype, **kwargs)
+
+        # === Config ===
+        self.code_shape = code_shape
+        self.num_embeddings = num_embeddings
+        self.level = level
+        self.condition_factors = condition_factors
+        self.num_classes = num_classes
+        self.hidden_units = hidden_units
+        self.residual_units = residual_units
+        self.num_blocks = num_blocks
+        self.block_layers = block_layers
+        self.kernel_size = kernel_size
+        self.first_kernel_size = first_kernel_size
+        self.mask_type = mask_type
+        self.attention_heads = attention_heads
+        self.attention_units = attention_units
+        self.attend_to_codes = attend_to_codes
+        self.row_context = row_context
+        self.condition_units = condition_units
+        self.condition_residual_units = condition_residual_units
+        self.condition_blocks = condition_blocks
+        self.condition_kernel_size = condition_kernel_size
+        self.upsampling = upsampling
+        self.output_blocks = output_blocks
+        self.dropout = dropout
+        self.image_shape = None if image_shape is None else tuple(image_shape)
+        self.codes_fingerprint = codes_fingerprint
+        self.gradient_checkpointing = gradient_checkpointing
+
+        self.input_levels = tuple(inputs)
+        self._condition = condition
+        self.bits_per_code_tracker = keras.metrics.Mean(name="bits_per_code")
+        self.bits_per_dim_tracker = None
+        if image_shape is not None:
+            self.bits_per_dim_tracker = keras.metrics.Mean(name="bits_per_dim")
+        self.gradient_norm_tracker = keras.metrics.Mean(name="gradient_norm")
+        self.skipped_steps_tracker = keras.metrics.Sum(name="skipped_steps")
+
+    # === Training ===
+
+    def _own(self, batch):
+        """Of a dict of levels and labels, what this prior takes."""
+        return {name: batch[name] for name in self.input_levels}
+
+    def call(self, inputs, training=None, mask=None):
+        return super().call(self._own(inputs), training=training, mask=mask)
+
+    def step_outputs(self, x, training):
+        return {"logits": self(x, training=training), "codes": x[self.level]}
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Cross-entropy in nats a code, mean over batch and positions.
+
+        Args:
+            x: The batch, not used.
+            y: Not used.
+            y_pred: What `step_outputs` returned for the batch.
+            sample_weight: None, or weights of shape `(batch,)`.
+            training: Not used.
+
+        Returns:
+            float32 of shape `()`.
+        """
+        nats = keras.losses.sparse_categorical_crossentropy(
+            y_pred["codes"], y_pred["logits"], from_logits=True
+        )  # (B, H, W)
+        nats = ops.mean(nats, axis=(1, 2))
+        if sample_weight is not None:
+            nats = nats * ops.cast(sample_weight, "float32")
+        return ops.mean(nats) + sum(self.losses)
+
+    def update_step_metrics(self, x, outputs, loss, weight):
+        super().update_step_metrics(x, outputs, loss, weight)
+        bits = zero_unless(weight, loss) / math.log(2.0)
+        self.bits_per_code_tracker.update_state(bits, sample_weight=weight)
+        if self.bits_per_dim_tracker is not None:
+            codes_a_dim = math.prod(self.code_shape) / math.prod(self.image_shape)
+            self.bits_per_dim_tracker.update_state(bits * codes_a_dim, sample_weight=weight)
+
+    def fit(self, x=None, *args, **kwargs):
+        """Trains on codes, as `keras.Model.fit` does.
+
+        Args:
+            x: Dict of arrays, or a data set of dicts: integer codes by level, and `"label"`.
+            *args: Further arguments of `keras.Model.fit`.
+            **kwargs: Further arguments of `keras.Model.fit`.
+
+        Raises:
+            ValueError: If a level or the labels are missing, or codes or labels (of the first
+                batch) are not of the prior's shapes and ranges.
+        """
+        check_source(self, x)
+        return super().fit(self._own_arrays(x), *args, **kwargs)
+
+    def evaluate(self, x=None, *args, **kwargs):
+        """Computes the metrics on codes, as `keras.Model.evaluate` does; checks as in `fit`."""
+        check_source(self, x)
+        return super().evaluate(self._own_arrays(x), *args, **kwargs)
+
+    def predict(self, x, *args, **kwargs):
+        """Logits of shape `(N, rows, columns, num_embeddings)`; checks as in `fit`."""
+        check_source(self, x)
+        return super().predict(self._own_arrays(x), *args, **kwargs)
+
+    def _own_arrays(self, x):
+        return self._own(x) if isinstance(x, dict) else x
+
+    # === Samples ===
+
+    def generate(
+        self,
+        num_samples,
+        labels=None,
+        condition=None,
+        codes=None,
+        temperature=1.0,
+        top_k=None,
+        top_p=None,
+        seed=0,
+        first_sample=0,
+        batch_size=32,
+        verbose=1,
+    ):
+        """Draws maps of codes, one position after the other from cached features.
+
+        Sample `i` depends on `(seed, i, level)`, its label, condition and given codes, and on
+        nothing else: not on the batch size, nor on what is drawn beside it (but for numbers so
+        close that rounding decides). `generate(4)` is `generate(2)`, then
+        `generate(2, first_sample=2)`.
+
+        An interrupt (Ctrl-C) ends the drawing; what is not drawn by then is -1.
+
+        Args:
+            num_samples: Positive integer, N.
+            labels: For a prior with classes, an integer or integers of shape `(N,)`.
+            condition: For a prior with coarser levels, a dict of their codes, each
+                `(N, rows, columns)`.
+            codes: None, or int codes of shape `(N, rows, columns)` of which those that are not -1
+                are kept: the rest is completed.
+            temperature: Positive float, divides the logits.
+            top_k: None, or a positive integer: only the `k` most probable codes.
+            top_p: None, or a float in `(0, 1]`: only the most probable codes that together reach
+                this probability.
+            seed: Non-negative integer.
+            first_sample: Non-negative integer, number of the first sample.
+            batch_size: Positive integer, samples at a time.
+            verbose: 1 shows a progress bar over the rows.
+
+        Returns:
+            int32 of shape `(N, rows, columns)`.
+
+        Raises:
+            ValueError: If labels or coarser levels are missing, or an argument is out of range.
+        """
+        sampling = Sampling(temperature, top_k, top_p)
+        request = check_request(
+            self,
+            num_samples,
+            labels,
+            condition,
+            codes,
+            seed=(0, seed),
+            first_sample=(0, first_sample),
+            batch_size=(1, batch_size),
+        )
+        backend.sync_training_state(self)
+        size = min(batch_size, num_samples)
+        starts = range(0, num_samples, size)
+        rows, columns = self.code_shape
+        progress = tqdm.tqdm(
+            total=len(starts) * rows, desc=self.level, unit="row", disable=not verbose
+        )
+        drawn = np.full((num_samples, rows, columns), -1, "int32")
+        try:
+            for start in starts:
+                # The last batch is filled up: one size, one compiled program.
+                samples = np.minimum(np.arange(start, start + size), num_samples - 1)
+                inputs = {name: value[samples] for name, value in request.items()}
+                uniforms = sample_uniforms(
+                    seed, first_sample + samples, self.level, (rows, columns)
+                )
+                for row, (codes, _) in enumerate(self._draw(sampling, inputs, uniforms)):
+                    kept = min(size, num_samples - start)
+                    drawn[start : start + kept, row] = ops.convert_to_numpy(codes)[:kept]
+                    progress.update()
+        except KeyboardInterrupt:
+            warnings.warn(
+                f"Interrupted: of {num_samples} samples {int((drawn >= 0).all((1, 2)).sum())} are "
+                "whole; codes that were not drawn are -1.",
+                stacklevel=2,
+            )
+        progress.close()
+        return drawn
+
+    def _draw(self, sampling, inputs, uniforms):
+        """Yields codes and logits of a batch, a row at a time."""
+        condition = None
+        if self.conditioner is not None:
+            coarser = {name: inputs[name] for name in self.condition_factors}
+            condition = self.conditioner.predict_on_batch(coarser)
+        return self._row_decoder.rows(
+            sampling, inputs[self.level], uniforms, condition, inputs.get("label")
+        )
+
+    @functools.cached_property
+    def _row_decoder(self):
+        return RowDecoder(PixelSnailSteps(self), self.variables)
+
+    @functools.cached_property
+    def conditioner(self):
+        """Model from the coarser levels' codes to their features, or None."""
+        if self._condition is None:
+            return None
+        coarser = {name: self.input[name] for name in self.condition_factors}
+        return keras.Model(coarser, self._condition, name="conditioner")
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "code_shape": list(self.code_shape),
+            "num_embeddings": self.num_embeddings,
+            "level": self.level,
+            "condition_factors": self.condition_factors,
+            "num_classes": self.num_classes,
+            "hidden_units": self.hidden_units,
+            "residual_units": self.residual_units,
+            "num_blocks": self.num_blocks,
+            "block_layers": self.block_layers,
+            "kernel_size": self.kernel_size,
+            "first_kernel_size": self.first_kernel_size,
+            "mask_type": self.mask_type,
+            "attention_heads": self.attention_heads,
+            "attention_units": self.attention_units,
+            "attend_to_codes": self.attend_to_codes,
+            "row_context": self.row_context,
+            "condition_units": self.condition_units,
+            "condition_residual_units": self.condition_residual_units,
+            "condition_blocks": self.condition_blocks,
+            "condition_kernel_size": self.condition_kernel_size,
+            "upsampling": self.upsampling,
+            "output_blocks": self.output_blocks,
+            "dropout": self.dropout,
+            "image_shape": self.image_shape,
+            "codes_fingerprint": self.codes_fingerprint,
+            "gradient_checkpointing": self.gradient_checkpointing,
+        }

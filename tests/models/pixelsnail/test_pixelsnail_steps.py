@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+CASES = {
+    "attention": {"code_shape": (5, 6)},
+    "labels": {"code_shape": (4, 4), "num_classes": 3},
+    "no attention, condition": {
+        "code_shape": (6, 4),
+        "level": "bottom",
+        "condition_factors": {"top": 2},
+        "attention_heads": 0,
+        "kernel_size": 5,
+    },
+    "the port's": {
+        "code_shape": (4, 5),
+        "kernel_size": (5, 3),
+        "first_kernel_size": 3,
+        "mask_type": "A",
+        "attend_to_codes": False,
+        "row_context": False,
+    },
+    "two conditions, labels, learned upsampling, many blocks": {
+        "code_shape": (4, 8),
+        "level": "bottom",
+        "condition_factors": {"top": 4, "middle": 2},
+        "num_classes": 2,
+        "upsampling": "learned",
+        "num_blocks": 3,
+        "block_layers": 2,
+    },
+    "one row": {"code_shape": (1, 7)},
+    "one column": {"code_shape": (7, 1), "kernel_size": 5},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_cached_logits_equal_those_of_the_whole_map(make, batch, stepwise, case):
+    prior = make(**CASES[case])
+    codes = batch(prior)
+    whole = prior.predict(codes, verbose=0)
+    np.testing.assert_allclose(stepwise(prior, codes), whole, atol=1e-4)
+    assert whole.std() > 0.1
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    arguments=st.fixed_dictionaries(
+        {
+            "num_blocks": st.integers(1, 2),
+            "block_layers": st.integers(1, 2),
+            "kernel_size": st.sampled_from([1, 3, 5, (3, 5)]),
+            "first_kernel_size": st.sampled_from([3, 5]),
+            "mask_type": st.sampled_from(["A", "B"]),
+            "attention_heads": st.sampled_from([0, 1, 4]),
+            "attend_to_codes": st.booleans(),
+            "row_context": st.booleans(),
+            "num_classes": st.sampled_from([None, 3]),
+            "condition_factors": st.sampled_from([{}, {"top": 2}, {"top": 2, "middle": 1}]),
+            "output_blocks": st.integers(0, 1),
+        }
+    ),
+)
+def test_cached_logits_equal_those_of_the_whole_map_for_any_configuration(
+    make, batch, stepwise, shape, arguments
+):
+    prior = make((2 * shape[0], 2 * shape[1]), level="bottom", **arguments)
+    codes = batch(prior)
+    np.testing.assert_allclose(stepwise(prior, codes), prior.predict(codes, verbose=0), atol=1e-4)
+
+
+def test_half_precision_decodes_what_it_predicts(make, batch, stepwise):
+    prior = make(dtype="mixed_bfloat16", num_classes=2)
+    codes = batch(prior)
+    whole = prior.predict(codes, verbose=0)
+    assert whole.dtype == np.float32
+    np.testing.assert_allclose(stepwise(prior, codes), whole, atol=0.1 * np.abs(whole).max())
+
+
+def test_memory_of_the_cache(make):
+    prior = make((4, 6), attention_heads=2, kernel_size=5, num_blocks=1)
+    steps = prior._row_decoder.steps
+    codes, inputs, keys = 3 * 2 * 6, 3 * 2 * 6 * (8 + 6), 2 * 3 * 4 * 6 * 4
+    assert steps.cache_bytes(3) == 4 * (codes + inputs + keys)
