@@ -1,3 +1,4 @@
+from keras_vqvae2.converters.pytorch_pixelsnail import convert_pytorch_pixelsnail
 from keras_vqvae2.converters.pytorch_vqvae2 import convert_pytorch_vqvae2
 
-__all__ = ["convert_pytorch_vqvae2"]
+__all__ = ["convert_pytorch_pixelsnail", "convert_pytorch_vqvae2"]

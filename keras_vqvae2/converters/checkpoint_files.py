@@ -1,8 +1,53 @@
 """Reading other projects' checkpoints as plain arrays, without running anything in them."""
 
+import re
 from pathlib import Path
 
 import numpy as np
+
+
+class StateDict:
+    """The arrays of a checkpoint, each to be taken once; all of them, or an error.
+
+    Args:
+        checkpoint: Path of a `.pt`, `.pth` or `.safetensors` file, or its state dict.
+        required: Keys without which the checkpoint is not of the expected network.
+    """
+
+    def __init__(self, checkpoint, required):
+        given = isinstance(checkpoint, dict)
+        self.arrays = dict(checkpoint) if given else read_state_dict(checkpoint)
+        missing = [key for key in required if key not in self.arrays]
+        if missing:
+            raise ValueError(
+                f"Expected a checkpoint with the keys {missing}. Received: keys "
+                f"{sorted(self.arrays)[:10]}"
+            )
+
+    def shape(self, key):
+        """Shape of an array that stays to be taken."""
+        return np.shape(self.arrays[key])
+
+    def numbers(self, pattern):
+        """How many numbers fill the one group of a pattern that some keys begin with."""
+        matches = (re.match(pattern, key) for key in self.arrays)
+        return len({match[1] for match in matches if match})
+
+    def take(self, key, shape=None):
+        """Removes an array and returns it as float32, if it has the shape."""
+        if key not in self.arrays:
+            raise ValueError(f"Expected the key {key!r}. Received: {sorted(self.arrays)[:10]}")
+        value = np.asarray(self.arrays.pop(key), "float32")
+        if shape is not None and value.shape != tuple(shape):
+            raise ValueError(f"Expected {key!r} of shape {tuple(shape)}. Received: {value.shape}")
+        return value
+
+    def require_empty(self):
+        """Raises `ValueError` if arrays are left over."""
+        if self.arrays:
+            raise ValueError(
+                f"Expected no further keys. Received: a checkpoint with {sorted(self.arrays)[:10]}"
+            )
 
 
 def read_state_dict(path):

@@ -1,9 +1,11 @@
-"""`keras-vqvae2-convert`: a PyTorch checkpoint to a preset directory."""
+"""`keras-vqvae2-convert`: a PyTorch checkpoint, of either stage, to a preset directory."""
 
 import sys
 
 from absl import app, flags
 
+from keras_vqvae2.converters.checkpoint_files import read_state_dict
+from keras_vqvae2.converters.pytorch_pixelsnail import convert_pytorch_pixelsnail
 from keras_vqvae2.converters.pytorch_vqvae2 import convert_pytorch_vqvae2
 
 FLAGS = flags.FLAGS
@@ -11,8 +13,11 @@ FLAGS = flags.FLAGS
 
 def define_flags():
     flags.DEFINE_string("checkpoint", None, "PyTorch checkpoint: .pt, .pth or .safetensors.")
-    flags.DEFINE_string("preset", None, "Preset directory to write, for VQVAE2.from_preset.")
-    flags.DEFINE_integer("image_size", 256, "Height and width of the images it was trained on.")
+    flags.DEFINE_string("preset", None, "Preset directory to write, for from_preset.")
+    flags.DEFINE_integer(
+        "image_size", 256, "Height and width of the images that a VQVAE2 was trained on."
+    )
+    flags.DEFINE_integer("attention_heads", 8, "Heads of a PixelSNAIL's attention.")
     flags.DEFINE_bool(
         "inplace_relu",
         False,
@@ -23,13 +28,16 @@ def define_flags():
 
 def convert(_):
     try:
-        model = convert_pytorch_vqvae2(
-            FLAGS.checkpoint, (FLAGS.image_size, FLAGS.image_size, 3), FLAGS.inplace_relu
-        )
+        state = read_state_dict(FLAGS.checkpoint)
+        if any(key.startswith("horizontal.") for key in state):
+            model = convert_pytorch_pixelsnail(state, FLAGS.attention_heads)
+        else:
+            size = (FLAGS.image_size, FLAGS.image_size, 3)
+            model = convert_pytorch_vqvae2(state, size, FLAGS.inplace_relu)
         model.save_to_preset(FLAGS.preset)
     except (ValueError, FileNotFoundError, ImportError) as error:
         sys.exit(f"keras-vqvae2-convert: {error}")
-    print(f"Wrote {FLAGS.preset}: {model.count_params():,} parameters.")
+    print(f"Wrote {FLAGS.preset}, a {type(model).__name__}: {model.count_params():,} parameters.")
 
 
 def main():

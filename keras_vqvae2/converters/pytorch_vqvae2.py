@@ -1,10 +1,6 @@
 """The most used PyTorch port of VQ-VAE-2 (stage 1): its checkpoints as `VQVAE2`."""
 
-import re
-
-import numpy as np
-
-from keras_vqvae2.converters.checkpoint_files import read_state_dict
+from keras_vqvae2.converters.checkpoint_files import StateDict
 
 
 def convert_pytorch_vqvae2(checkpoint, image_shape=(256, 256, 3), inplace_relu=False, dtype=None):
@@ -41,18 +37,11 @@ def convert_pytorch_vqvae2(checkpoint, image_shape=(256, 256, 3), inplace_relu=F
     """
     from keras_vqvae2.models.vqvae2.vqvae2 import VQVAE2
 
-    state = dict(checkpoint) if isinstance(checkpoint, dict) else read_state_dict(checkpoint)
     sizes = ["enc_b.blocks.0.weight", "enc_b.blocks.2.weight", "quantize_t.embed"]
-    missing = [key for key in sizes if key not in state]
-    if missing:
-        raise ValueError(
-            f"Expected a checkpoint with the keys {missing}. Received: keys {sorted(state)[:10]}"
-        )
-    blocks = {
-        int(m[1]) for m in (re.match(r"enc_b\.blocks\.(\d+)\.conv\.1\.", k) for k in state) if m
-    }
-    embedding_dim, num_embeddings = state["quantize_t.embed"].shape
-    channels = state["enc_b.blocks.0.weight"].shape[1]
+    state = StateDict(checkpoint, required=sizes)
+    blocks = state.numbers(r"enc_b\.blocks\.(\d+)\.conv\.1\.")
+    embedding_dim, num_embeddings = state.shape("quantize_t.embed")
+    channels = state.shape("enc_b.blocks.0.weight")[1]
     if channels != image_shape[-1]:
         raise ValueError(
             f"Expected {channels} channels, as in the checkpoint. Received: {image_shape=}"
@@ -62,10 +51,10 @@ def convert_pytorch_vqvae2(checkpoint, image_shape=(256, 256, 3), inplace_relu=F
         num_levels=2,
         num_embeddings=num_embeddings,
         embedding_dim=embedding_dim,
-        hidden_units=state["enc_b.blocks.2.weight"].shape[0],
+        hidden_units=state.shape("enc_b.blocks.2.weight")[0],
         # Without residual blocks the number of their units does not matter.
-        residual_units=state[f"enc_b.blocks.{min(blocks)}.conv.1.weight"].shape[0] if blocks else 1,
-        residual_blocks=len(blocks),
+        residual_units=state.shape("enc_b.blocks.5.conv.1.weight")[0] if blocks else 1,
+        residual_blocks=blocks,
         downsample_kernel_size=4,
         data_variance=0.25,
         rectified_skip=inplace_relu,
@@ -76,11 +65,11 @@ def convert_pytorch_vqvae2(checkpoint, image_shape=(256, 256, 3), inplace_relu=F
 
 
 class _Loader:
-    """Moves arrays out of a state dict into the layers of a model; all of them, or an error."""
+    """Moves arrays out of a state dict into the layers of a model."""
 
     def __init__(self, model, state):
         self.model = model
-        self.state = dict(state)
+        self.state = state
 
     def run(self):
         layer = self.model.get_layer
@@ -93,26 +82,15 @@ class _Loader:
         self.decoder(layer("pixel_decoder"), "dec.blocks")
         self.codebook(layer("quantizer_top"), "quantize_t")
         self.codebook(layer("quantizer_bottom"), "quantize_b")
-        if self.state:
-            raise ValueError(
-                f"Expected no further keys. Received: a checkpoint with {sorted(self.state)[:10]}"
-            )
-
-    def take(self, key, shape):
-        if key not in self.state:
-            raise ValueError(f"Expected the key {key!r}. Received: {sorted(self.state)[:10]}")
-        value = np.asarray(self.state.pop(key), "float32")
-        if value.shape != tuple(shape):
-            raise ValueError(f"Expected {key!r} of shape {tuple(shape)}. Received: {value.shape}")
-        return value
+        self.state.require_empty()
 
     def conv(self, layer, key):
         # Ours (rows, columns, in, out), theirs (out, in, rows, columns); transposed
         # convolutions swap in and out in both.
         kernel = layer.kernel.shape
         shape = (kernel[3], kernel[2], kernel[0], kernel[1])
-        layer.kernel.assign(self.take(f"{key}.weight", shape).transpose(2, 3, 1, 0))
-        layer.bias.assign(self.take(f"{key}.bias", layer.bias.shape))
+        layer.kernel.assign(self.state.take(f"{key}.weight", shape).transpose(2, 3, 1, 0))
+        layer.bias.assign(self.state.take(f"{key}.bias", layer.bias.shape))
 
     def residual_stack(self, stack, key, first):
         for i, (wide, back) in enumerate(stack.blocks):
@@ -136,7 +114,7 @@ class _Loader:
 
     def codebook(self, quantizer, key):
         codes, dim = quantizer.num_embeddings, quantizer.embedding_dim
-        quantizer.set_codebook(self.take(f"{key}.embed", (dim, codes)).T)
+        quantizer.set_codebook(self.state.take(f"{key}.embed", (dim, codes)).T)
         # Their running statistics start at zero and are not carried over: codes start at count 1.
-        self.state.pop(f"{key}.cluster_size", None)
-        self.state.pop(f"{key}.embed_avg", None)
+        self.state.arrays.pop(f"{key}.cluster_size", None)
+        self.state.arrays.pop(f"{key}.embed_avg", None)
