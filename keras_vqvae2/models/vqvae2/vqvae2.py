@@ -1,4 +1,5 @@
 import functools
+import hashlib
 import math
 
 import keras
@@ -425,6 +426,18 @@ class VQVAE2(PresetModel):
             factor = math.prod(self.downsample_factors[i:])
             shapes[level] = (height // factor, width // factor)
         return shapes
+
+    def fingerprint(self):
+        """A name for what this model's codes mean: equal weights, equal fingerprint.
+
+        Returns:
+            String of 16 hexadecimal digits, of a hash of all weights.
+        """
+        backend.sync_training_state(self)
+        digest = hashlib.sha256()
+        for variable in self.weights:
+            digest.update(np.ascontiguousarray(ops.convert_to_numpy(variable)).tobytes())
+        return digest.hexdigest()[:16]
 
     def get_config(self):
         return {

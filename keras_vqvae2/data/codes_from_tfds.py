@@ -1,0 +1,90 @@
+from pathlib import Path
+
+import numpy as np
+
+from keras_vqvae2.data.optional_imports import import_tensorflow, import_tfds
+from keras_vqvae2.data.pipeline import Options, positions
+
+
+def codes_from_tfds(directory, batch_size=32, *, split="train", vqvae=None, **options):
+    """Reads a data set of codes that `encode_dataset` wrote.
+
+    Args:
+        directory: Its directory.
+        batch_size: Positive integer.
+        split: Name of a split, or a part of one, such as `"train[:10%]"`.
+        vqvae: None, or the `VQVAE2` (or its fingerprint) that must have made the codes.
+        **options: `shuffle`, `seed`, `repeat`, `start_step`, `drop_remainder` of
+            `keras_vqvae2.data.Options`. Reading is random access: a shuffled epoch is a
+            permutation of the whole split, and `start_step` reads nothing that it leaves out.
+
+    Returns:
+        `tf.data.Dataset` of dicts: int32 codes by level, coarse to fine, each
+        `(batch, rows, columns)`, and int32 `"label"` if there are labels.
+
+    Raises:
+        FileNotFoundError: If there is no finished data set.
+        ValueError: If the split is unknown or another model made the codes.
+
+    Example: see `encode_dataset`.
+    """
+    unknown = set(options) - {"shuffle", "seed", "repeat", "start_step", "drop_remainder"}
+    if unknown:
+        raise TypeError(f"Unexpected options {sorted(unknown)}")
+    options = Options(1, batch_size, **options)
+    builder = open_code_dataset(directory, vqvae)
+    splits = sorted(builder.info.splits)
+    if split.split("[")[0] not in splits:
+        raise ValueError(f"Expected one of the splits {splits}. Received: split={split!r}")
+    tf = import_tensorflow()
+    source = builder.as_data_source(split=split)
+    names = [*builder.info.metadata["levels"]]
+    names += ["label"] if "label" in builder.info.features else []
+    shapes = [builder.info.features[name].shape for name in names]
+
+    def read(places):
+        examples = source.__getitems__(places.tolist())
+        return [np.stack([example[name] for example in examples]).astype("int32") for name in names]
+
+    def batch(_, places):
+        arrays = tf.numpy_function(read, [places], [tf.int32] * len(names), stateful=False)
+        # numpy_function forgets shapes; the batch keeps what is known of its size.
+        sizes = [(places.shape[0], *shape) for shape in shapes]
+        return {n: tf.ensure_shape(a, size) for n, a, size in zip(names, arrays, sizes)}
+
+    places = positions(len(source), options)
+    places = places.batch(options.batch_size, drop_remainder=options.drop_remainder)
+    return places.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+def open_code_dataset(directory, vqvae=None):
+    """The TFDS builder of a data set of codes, checked to be one, and the model's.
+
+    Args:
+        directory: Its directory.
+        vqvae: As in `codes_from_tfds`.
+
+    Returns:
+        A `tfds.core.DatasetBuilder`; `.info.metadata` holds `fingerprint`, `levels`, and
+        `num_embeddings`.
+    """
+    directory = Path(directory)
+    if not (directory / "dataset_info.json").exists():
+        raise FileNotFoundError(
+            "Expected a directory that encode_dataset has finished. Received: "
+            f"directory={str(directory)!r}"
+        )
+    builder = import_tfds().builder_from_directory(directory)
+    metadata = builder.info.metadata or {}
+    if "fingerprint" not in metadata:
+        raise ValueError(
+            f"Expected a data set of codes. Received: {directory} with the features "
+            f"{list(builder.info.features)}"
+        )
+    expected = vqvae if isinstance(vqvae, (str, type(None))) else vqvae.fingerprint()
+    if expected not in (None, metadata["fingerprint"]):
+        raise ValueError(
+            f"Expected codes of the model with the fingerprint {expected}. Received: {directory}, "
+            f"codes of the one with {metadata['fingerprint']}"
+        )
+    return builder

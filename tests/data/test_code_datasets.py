@@ -1,0 +1,162 @@
+"""`encode_dataset` and `codes_from_tfds`, each the other's test."""
+
+import numpy as np
+import pytest
+
+from keras_vqvae2 import VQVAE2
+from keras_vqvae2.data import codes_from_tfds, encode_dataset, images_from_arrays
+
+
+def small(**changes):
+    arguments = {"hidden_units": 8, "residual_units": 4, "num_embeddings": 300, **changes}
+    return VQVAE2((16, 16, 3), **arguments)
+
+
+@pytest.fixture
+def vqvae():
+    return small()
+
+
+@pytest.fixture
+def images(rng):
+    return rng.integers(256, size=(11, 16, 16, 3), dtype="uint8")
+
+
+LABELS = np.arange(11) % 3
+
+
+def source(images):
+    return images_from_arrays(images, batch_size=4, labels=LABELS)
+
+
+def files(directory):
+    return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
+
+
+def test_codes_labels_ids_and_flips_come_back(vqvae, images, tmp_path):
+    import tensorflow_datasets as tfds
+
+    path = encode_dataset(
+        vqvae, source(images), tmp_path / "codes", class_names="abc", flips=True, shard_size=5,
+        verbose=0,
+    )  # fmt: skip
+    batch = next(iter(codes_from_tfds(path, 30, vqvae=vqvae)))
+    assert list(batch) == ["top", "bottom", "label"]
+    for start, pixels in ((0, images), (11, images[:, :, ::-1])):
+        codes = vqvae.encode(pixels)
+        for level in codes:
+            found = batch[level].numpy()[start : start + 11]
+            assert found.dtype == np.int32
+            np.testing.assert_array_equal(found, codes[level])
+        np.testing.assert_array_equal(batch["label"].numpy()[start : start + 11], LABELS)
+    info = tfds.builder_from_directory(path).info
+    assert info.splits["train"].shard_lengths == [5, 5, 5, 5, 2]
+    assert info.features["top"].np_dtype == np.uint16
+    assert info.features["label"].names == ["a", "b", "c"]
+    assert info.metadata["fingerprint"] == vqvae.fingerprint()
+    examples = list(tfds.builder_from_directory(path).as_data_source("train"))
+    assert [example["image_id"] for example in examples] == [*range(11), *range(11)]
+    assert [bool(example["flipped"]) for example in examples] == [False] * 11 + [True] * 11
+
+
+def test_another_split_joins_and_a_finished_one_is_left_alone(vqvae, images, tmp_path):
+    encode_dataset(vqvae, source(images), tmp_path, verbose=0)
+    encode_dataset(vqvae, source(images[::-1]), tmp_path, "validation", verbose=0)
+    before = files(tmp_path)
+    encode_dataset(vqvae, source(images), tmp_path, verbose=0)
+    assert files(tmp_path) == before
+    sizes = [len(list(codes_from_tfds(tmp_path, 1, split=s))) for s in ("train", "validation")]
+    assert sizes == [11, 11]
+    assert len(list(codes_from_tfds(tmp_path, 1, split="validation[:3]"))) == 3
+
+
+def test_small_codebooks_take_a_byte_a_code(images, tmp_path):
+    import tensorflow_datasets as tfds
+
+    encode_dataset(small(num_embeddings=256), images, tmp_path, verbose=0)
+    features = tfds.builder_from_directory(tmp_path).info.features
+    assert features["top"].np_dtype == np.uint8 and "label" not in features
+    assert list(next(iter(codes_from_tfds(tmp_path)))) == ["top", "bottom"]
+
+
+@pytest.mark.parametrize("finished", [0, 1, 3])
+def test_a_kill_after_any_shard_changes_nothing_in_the_end(vqvae, images, tmp_path, finished):
+    arguments = {"flips": True, "shard_size": 6, "verbose": 0}
+    encode_dataset(vqvae, source(images), tmp_path / "whole", **arguments)
+
+    killed = tmp_path / "killed"
+
+    class Source:
+        """Ends the process, so to say, when so many shards are there."""
+
+        def __iter__(self):
+            yield next(iter(source(images)))  # the look at the first batch
+            for batch in source(images).skip(1):
+                if len(list(killed.glob("train.array_record-*"))) >= finished:
+                    raise KeyboardInterrupt
+                yield batch
+
+    with pytest.raises(KeyboardInterrupt):
+        encode_dataset(vqvae, Source(), killed, **arguments)
+    with pytest.raises(FileNotFoundError, match="that encode_dataset has finished"):
+        codes_from_tfds(killed)
+    encode_dataset(vqvae, source(images), killed, **arguments)
+    assert files(killed) == files(tmp_path / "whole")
+
+
+def test_shuffled_epochs_are_permutations_and_resume_exactly(vqvae, images, tmp_path):
+    encode_dataset(vqvae, source(images), tmp_path, verbose=0)
+    options = {"shuffle": True, "repeat": True, "seed": 3}
+    stream = [b["top"].numpy() for b in codes_from_tfds(tmp_path, 4, **options).take(8)]
+    later = codes_from_tfds(tmp_path, 4, start_step=5, **options)
+    for expected, batch in zip(stream[5:], later):
+        np.testing.assert_array_equal(batch["top"].numpy(), expected)
+    codes = {m.tobytes() for m in vqvae.encode(images)["top"]}
+    epoch = np.concatenate(stream)[:11]
+    assert {m.tobytes() for m in epoch} == codes
+    assert any((a != b).any() for a, b in zip(epoch, vqvae.encode(images)["top"]))
+
+
+def test_ten_kilobytes_hold_a_photograph_of_256x256(rng):
+    # Shard files end on blocks of 64 KiB; the examples are what counts.
+    import tensorflow_datasets as tfds
+
+    from keras_vqvae2.data.encode_dataset import _features
+
+    vqvae = small(num_embeddings=512)
+    features = _features(tfds, vqvae, (256, 256), True, None)
+    codes = {k: rng.integers(512, size=s).astype("uint16") for k, s in
+             vqvae.code_shapes((256, 256)).items()}  # fmt: skip
+    example = {**codes, "image_id": 2**40, "flipped": True, "label": 999}
+    assert {k: v.shape for k, v in codes.items()} == {"top": (32, 32), "bottom": (64, 64)}
+    assert len(features.serialize_example(features.encode_example(example))) <= 10_240
+
+
+def test_errors(vqvae, images, tmp_path):
+    path = tmp_path / "codes"
+    encode_dataset(vqvae, source(images), path, shard_size=5, verbose=0)
+    other = small()
+    with pytest.raises(ValueError, match=f"Expected the model that made .*{vqvae.fingerprint()}"):
+        encode_dataset(other, source(images), path, "validation", verbose=0)
+    with pytest.raises(ValueError, match="Expected shard_size=5, with which .* was begun"):
+        encode_dataset(vqvae, source(images), path, shard_size=6, verbose=0)
+    with pytest.raises(ValueError, match="Received: .*codes of the one with"):
+        codes_from_tfds(path, vqvae=other)
+    with pytest.raises(ValueError, match=r"splits \['train'\]. Received: split='test'"):
+        codes_from_tfds(path, split="test")
+    with pytest.raises(TypeError, match="crop"):
+        codes_from_tfds(path, crop="random")
+    with pytest.raises(ValueError, match="an empty source"):
+        encode_dataset(vqvae, iter(()), tmp_path / "empty", verbose=0)
+    with pytest.raises(ValueError, match="plain name. Received: split='a/b'"):
+        encode_dataset(vqvae, images, tmp_path / "x", "a/b", verbose=0)
+
+
+def test_the_fingerprint_follows_the_weights(vqvae, tmp_path):
+    before = vqvae.fingerprint()
+    vqvae.save_to_preset(tmp_path / "preset")
+    assert VQVAE2.from_preset(tmp_path / "preset").fingerprint() == before
+    half = VQVAE2.from_preset(tmp_path / "preset", dtype="mixed_bfloat16")
+    assert half.fingerprint() == before
+    vqvae.trainable_variables[0].assign(vqvae.trainable_variables[0] + 1e-3)
+    assert vqvae.fingerprint() != before
