@@ -12,7 +12,7 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
 .PHONY: demo test test-slow lint format clean
 
-demo: $(VENV)/demo.stamp  ## reconstruct bundled photographs with the bundled preset
+demo: $(VENV)/demo.stamp  ## two pictures: photographs reconstructed, and images invented
 	KERAS_BACKEND=tensorflow TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python examples/demo.py
 
 test: lint  ## every fast test, on the three backends

@@ -22,7 +22,6 @@ The folder --output receives
 The Keras backend is the one in KERAS_BACKEND (tensorflow, jax or torch).
 """
 
-import csv
 import importlib.util
 import json
 import sys
@@ -30,6 +29,7 @@ import time
 from pathlib import Path
 
 import keras
+import run_folder
 from absl import app, flags
 
 import keras_vqvae2
@@ -70,27 +70,10 @@ flags.mark_flags_as_required(["data", "output"])
 
 def load_recipe():
     """The recipe of --recipe with the flags that override it."""
-    path = Path(FLAGS.recipe)
-    if not path.is_file():
-        raise ValueError(
-            f"Expected a Python file with a function `recipe`. Received: --recipe={path}"
-        )
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    recipe = module.recipe(laptop=FLAGS.laptop)
-    for name in ("batch_size", "steps", "steps_per_epoch"):
-        value = getattr(FLAGS, name)
-        if value is not None:
-            if value < 1:
-                raise ValueError(f"Expected a positive number. Received: --{name}={value}")
-            recipe[name] = value
+    recipe = run_folder.load_recipe(FLAGS.recipe, FLAGS)
     if FLAGS.image_size is not None:
         channels = recipe["model"]["image_shape"][-1]
         recipe["model"]["image_shape"] = (FLAGS.image_size, FLAGS.image_size, channels)
-    if FLAGS.learning_rate is not None:
-        recipe["optimizer"] = keras.optimizers.Adam(FLAGS.learning_rate)
-    recipe["steps_per_epoch"] = min(recipe["steps_per_epoch"], recipe["steps"])
     return recipe
 
 
@@ -104,40 +87,10 @@ def open_images(source, split, recipe, **options):
     return keras_vqvae2.data.images_from_tfds(source, size, batch_size, split=split, **options)
 
 
-def prepare_output(output):
-    """Refuses to write over a run that is there, unless it is to be resumed."""
-    runs = sorted(output.glob("checkpoint-*.keras"))
-    if runs and not FLAGS.resume:
-        raise ValueError(
-            f"{output} holds a run ({runs[-1].name}): add --resume to go on with it, or choose "
-            "another --output."
-        )
-    output.mkdir(parents=True, exist_ok=True)
-
-
-def restore_or_build(recipe, output):
-    """The compiled model and the number of finished epochs."""
-    if FLAGS.resume:
-        model, epoch = keras_vqvae2.callbacks.TrainingCheckpoint.restore(output)
-        if model is not None:
-            forget_unfinished_epochs(output / "log.csv", epoch)
-            return model, epoch
+def build(recipe):
     model = keras_vqvae2.VQVAE2(**recipe["model"], dtype=FLAGS.precision)
     model.compile(optimizer=recipe["optimizer"])
-    return model, 0
-
-
-def forget_unfinished_epochs(log, epoch):
-    """Drops the rows of epochs that a kill separated from their checkpoint."""
-    if not log.exists():
-        return
-    with open(log, newline="") as file:
-        reader = csv.DictReader(file)
-        rows = [row for row in reader if row["epoch"].isdigit() and int(row["epoch"]) < epoch]
-    with replacing(log) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, reader.fieldnames)
-        writer.writeheader()
-        writer.writerows(rows)
+    return model
 
 
 def callbacks(recipe, pictures, output, started_anew):
@@ -160,9 +113,8 @@ def callbacks(recipe, pictures, output, started_anew):
 def train():
     output = Path(FLAGS.output)
     recipe = load_recipe()
-    prepare_output(output)
     keras.utils.set_random_seed(FLAGS.seed)
-    model, epoch = restore_or_build(recipe, output)
+    model, epoch = run_folder.restore_or_build(output, FLAGS.resume, lambda: build(recipe))
     per_epoch = recipe["steps_per_epoch"]
     epochs = -(-recipe["steps"] // per_epoch)
     print(

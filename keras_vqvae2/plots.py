@@ -39,3 +39,28 @@ def save_image_rows(rows, path, title=None):
         figure.suptitle(title, fontsize=9)
     with replacing(path) as temporary:
         figure.savefig(temporary)
+
+
+def save_curves(curves, path, x_label, y_label, title=None):
+    """Writes a picture of curves over one axis.
+
+    Args:
+        curves: Dict from a curve's label to a pair of sequences, x and y.
+        path: The PNG to write.
+        x_label: Text at the axis of x.
+        y_label: Text at the axis of y.
+        title: Text above the picture.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    for label, (x, y) in curves.items():
+        axis.plot(x, y, label=label, marker="." if len(x) < 50 else None)
+    axis.set(xlabel=x_label, ylabel=y_label, title=title)
+    axis.grid(alpha=0.3)
+    axis.legend()
+    with replacing(path) as temporary:
+        figure.savefig(temporary)

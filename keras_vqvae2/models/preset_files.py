@@ -22,6 +22,7 @@ from pathlib import Path
 import h5py
 import keras
 
+from keras_vqvae2.files import replacing
 from keras_vqvae2.models.preset_config import parse_config, registered_class, serialize_model
 from keras_vqvae2.version import __version__
 
@@ -32,6 +33,8 @@ SHARDED_WEIGHTS_FILE = "model.weights.json"
 BUNDLED_PRESETS = Path(__file__).parents[1] / "presets"
 
 _FILES = re.compile(r"config\.json|metadata\.json|model\.weights\.(h5|json)|model_\d+\.weights\.h5")
+# The parts of a preset that is made of several models.
+_PARTS = re.compile(r"vqvae|prior_\w+")
 _NAME = r"\w[\w.-]*"
 
 
@@ -161,9 +164,29 @@ def load_weights(model, paths):
         raise ValueError(f"{misfit}Received: {skipped}")
 
 
-def write(model, directory, max_shard_size):
+def write(model, directory, max_shard_size, weights_dtype=None):
     """Writes a preset directory; see `PresetModel.save_to_preset`."""
-    config = serialize_model(model)
+    with _replacing(directory) as new:
+        _write(model, new, max_shard_size, weights_dtype)
+
+
+def write_parts(whole, parts, directory, weights_dtype=None):
+    """Writes a preset directory of several models.
+
+    Args:
+        whole: Object of a registered class; its config says how the parts fit together.
+        parts: Dict from the name of a folder to a model.
+        directory: The directory.
+        weights_dtype: None, or a dict from name to dtype: `PresetModel.save_to_preset`.
+    """
+    with _replacing(directory) as new:
+        for name, model in parts.items():
+            (new / name).mkdir()
+            _write(model, new / name, 10, (weights_dtype or {}).get(name))
+        _write_description(whole, new, sum(model.count_params() for model in parts.values()))
+
+
+def _write(model, new, max_shard_size, weights_dtype):
     # The same graph and layers without the optimizer, which `model.save_weights` would add.
     graph = keras.Model(model.inputs, model.outputs)
     inside = {id(v) for v in graph.weights}
@@ -174,20 +197,44 @@ def write(model, directory, max_shard_size):
             f"inputs and its outputs. Received: {outside=}"
         )
     size = 4 * model.count_params() / 1024**3  # GiB of float32
-    with _replacing(directory) as new:
-        if max_shard_size is None or size <= max_shard_size:
-            graph.save_weights(new / WEIGHTS_FILE)
+    if max_shard_size is None or size <= max_shard_size:
+        graph.save_weights(new / WEIGHTS_FILE)
+    else:
+        graph.save_weights(new / SHARDED_WEIGHTS_FILE, max_shard_size=max_shard_size)
+    if weights_dtype is not None:
+        for path in new.glob("*.weights.h5"):
+            _store_as(path, weights_dtype)
+    _write_description(model, new, model.count_params())
+
+
+def _store_as(path, dtype):
+    """Writes an HDF5 file anew with all float32 weights in another dtype."""
+
+    def copy(name, item):
+        if isinstance(item, h5py.Dataset):
+            value = item[()]
+            new[name] = value.astype(dtype) if value.dtype == "float32" else value
         else:
-            graph.save_weights(new / SHARDED_WEIGHTS_FILE, max_shard_size=max_shard_size)
-        metadata = {
-            "keras_version": keras.__version__,
-            "keras_vqvae2_version": __version__,
-            "parameter_count": model.count_params(),
-            "date_saved": datetime.datetime.now().strftime("%Y-%m-%d@%H:%M:%S"),
-            "sha256": {path.name: _sha256(path) for path in sorted(new.iterdir())},
-        }
-        (new / CONFIG_FILE).write_text(json.dumps(config, indent=4))
-        (new / METADATA_FILE).write_text(json.dumps(metadata, indent=4))
+            new.require_group(name)
+        new[name].attrs.update(item.attrs)
+
+    with replacing(path) as temporary, h5py.File(path) as old, h5py.File(temporary, "w") as new:
+        new.attrs.update(old.attrs)
+        old.visititems(copy)
+
+
+def _write_description(model, new, parameters):
+    config = serialize_model(model)
+    weights = sorted(path for path in new.iterdir() if path.is_file())
+    metadata = {
+        "keras_version": keras.__version__,
+        "keras_vqvae2_version": __version__,
+        "parameter_count": parameters,
+        "date_saved": datetime.datetime.now().strftime("%Y-%m-%d@%H:%M:%S"),
+        "sha256": {path.name: _sha256(path) for path in weights},
+    }
+    (new / CONFIG_FILE).write_text(json.dumps(config, indent=4))
+    (new / METADATA_FILE).write_text(json.dumps(metadata, indent=4))
 
 
 @contextlib.contextmanager
@@ -217,7 +264,10 @@ def _require_replaceable(target):
     if not target.exists():
         return
     names = sorted(os.listdir(target)) if target.is_dir() else [target.name]
-    foreign = [name for name in names if not _FILES.fullmatch(name)]
+    parts = [name for name in names if _PARTS.fullmatch(name) and (target / name).is_dir()]
+    for name in parts:
+        _require_replaceable(target / name)
+    foreign = [name for name in names if not _FILES.fullmatch(name) and name not in parts]
     if foreign or (names and not {CONFIG_FILE, METADATA_FILE} <= set(names)):
         raise ValueError(
             "Expected a directory that does not exist yet, is empty, or holds a preset and "

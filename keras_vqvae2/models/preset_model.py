@@ -1,6 +1,7 @@
 import copy
 import difflib
 import os
+from pathlib import Path
 
 import keras
 
@@ -14,11 +15,12 @@ def register_presets(model_class, presets):
     """Lets `model_class.from_preset(name)` find presets by name.
 
     Args:
-        model_class: A subclass of `PresetModel`.
+        model_class: A subclass of `PresetUser`.
         presets: Dict of name to entry. An entry is a dict with `"description"`, `"parameters"`
             (their number) and what else the table of presets shows. An entry with a
             `"config"`, the constructor's arguments, is an architecture without weights. One
-            without has config and weights in the package, in `presets/<name>/`.
+            without has config and weights in the package, in `presets/`, in the folder that its
+            `"directory"` names, or its own name.
 
     Example:
 
@@ -57,7 +59,76 @@ class _ClassProperty:
         return self.getter(owner)
 
 
-class PresetModel(GuardedTrainer, keras.Model):
+class PresetUser:
+    """What has presets: finds them by name, in directories and on hubs.
+
+    Attributes:
+        presets: Class property, dict of name to entry: the registered presets of this class and
+            its subclasses. Entries are those of `register_presets` plus `"has_weights"`.
+    """
+
+    @_ClassProperty
+    def presets(cls):
+        return {
+            name: {**copy.deepcopy(entry), "has_weights": "config" not in entry}
+            for name, (model_class, entry) in _REGISTERED.items()
+            if issubclass(model_class, cls)
+        }
+
+    @classmethod
+    def from_preset(cls, preset, load_weights=True, **kwargs):
+        """Builds what a preset describes and loads its weights.
+
+        Args:
+            preset: A name in `presets`, a directory, `"hf://user/repo"` or
+                `"kaggle://user/model/keras/variation[/version]"`.
+            load_weights: Whether to load the weights. If `False` they are random.
+            **kwargs: Constructor arguments that take the place of those in the preset's config.
+                `dtype="mixed_bfloat16"` computes in that policy, whatever the weights were
+                trained in.
+
+        Returns:
+            An instance of the preset's class, which is `cls` or a subclass.
+
+        Raises:
+            ValueError: If the preset is unknown, has no weights to load, holds another class,
+                is damaged, or its weights do not fit.
+            FileNotFoundError: If files are missing.
+            ImportError: If the package that downloads is absent.
+        """
+        preset = os.fspath(preset)
+        entry = cls.presets.get(preset)
+        if entry is not None and not entry["has_weights"]:
+            if load_weights:
+                raise ValueError(
+                    f"No weights have been published for the preset {preset!r}, only its "
+                    "architecture. `load_weights=False` builds it with random weights. "
+                    f"Received: load_weights={load_weights}"
+                )
+            model_class, _ = _REGISTERED[preset]
+            return model_class.from_config({**entry["config"], **kwargs})
+        if entry is not None:
+            directory = preset_files.BUNDLED_PRESETS / entry.get("directory", preset)
+        else:
+            directory = preset_files.locate(preset)
+        if directory is None:
+            raise ValueError(
+                f"Expected the name of a preset of {cls.__name__}, a directory, 'hf://user/repo' "
+                "or 'kaggle://user/model/keras/variation'. Near names: "
+                f"{difflib.get_close_matches(preset, cls.presets)}. All names: "
+                f"{sorted(cls.presets)}. Received: preset={preset!r}"
+            )
+        model_class, config = preset_files.read_config(directory)
+        is_ours = issubclass(model_class, cls)
+        if not is_ours:
+            raise ValueError(
+                f"Expected a preset of {cls.__name__}. Received: preset={preset!r}, which holds "
+                f"a {model_class.__name__}: use {model_class.__name__}.from_preset."
+            )
+        return cls._from_directory(Path(directory), model_class, config, load_weights, **kwargs)
+
+
+class PresetModel(PresetUser, GuardedTrainer, keras.Model):
     """A functional model that loads from presets and saves to them.
 
     A subclass builds a functional graph in its constructor and hands it to
@@ -76,10 +147,6 @@ class PresetModel(GuardedTrainer, keras.Model):
         name: Name of the model.
         trainable: `False` freezes all layers. `True` leaves each as it was made.
         dtype: dtype policy of the model, which its constructor gave to its layers too.
-
-    Attributes:
-        presets: Class property, dict of name to entry: the registered presets of this class and
-            its subclasses. Entries are those of `register_presets` plus `"has_weights"`.
 
     Example:
 
@@ -122,71 +189,15 @@ class PresetModel(GuardedTrainer, keras.Model):
     def from_config(cls, config):
         return cls(**{**config, "dtype": keras.dtype_policies.get(config.get("dtype"))})
 
-    @_ClassProperty
-    def presets(cls):
-        return {
-            name: {**copy.deepcopy(entry), "has_weights": "config" not in entry}
-            for name, (model_class, entry) in _REGISTERED.items()
-            if issubclass(model_class, cls)
-        }
-
     @classmethod
-    def from_preset(cls, preset, load_weights=True, **kwargs):
-        """Builds the model of a preset and loads its weights.
-
-        Args:
-            preset: A name in `presets`, a directory, `"hf://user/repo"` or
-                `"kaggle://user/model/keras/variation[/version]"`.
-            load_weights: Whether to load the weights. If `False` they are random.
-            **kwargs: Constructor arguments that take the place of those in the preset's config.
-                `dtype="mixed_bfloat16"` computes in that policy, whatever the weights were
-                trained in.
-
-        Returns:
-            An instance of the preset's class, which is `cls` or a subclass.
-
-        Raises:
-            ValueError: If the preset is unknown, has no weights to load, holds another class,
-                is damaged, or its weights do not fit.
-            FileNotFoundError: If files are missing.
-            ImportError: If the package that downloads is absent.
-        """
-        preset = os.fspath(preset)
-        entry = cls.presets.get(preset)
-        if entry is not None and not entry["has_weights"]:
-            if load_weights:
-                raise ValueError(
-                    f"No weights have been published for the preset {preset!r}, only its "
-                    "architecture. `load_weights=False` builds it with random weights. "
-                    f"Received: load_weights={load_weights}"
-                )
-            model_class, _ = _REGISTERED[preset]
-            return model_class.from_config({**entry["config"], **kwargs})
-        if entry is not None:
-            directory = preset_files.BUNDLED_PRESETS / preset
-        else:
-            directory = preset_files.locate(preset)
-        if directory is None:
-            raise ValueError(
-                f"Expected the name of a preset of {cls.__name__}, a directory, 'hf://user/repo' "
-                "or 'kaggle://user/model/keras/variation'. Near names: "
-                f"{difflib.get_close_matches(preset, cls.presets)}. All names: "
-                f"{sorted(cls.presets)}. Received: preset={preset!r}"
-            )
-        model_class, config = preset_files.read_config(directory)
-        is_ours = issubclass(model_class, cls)
-        if not is_ours:
-            raise ValueError(
-                f"Expected a preset of {cls.__name__}. Received: preset={preset!r}, which holds "
-                f"a {model_class.__name__}: use {model_class.__name__}.from_preset."
-            )
+    def _from_directory(cls, directory, model_class, config, load_weights, **kwargs):
         weights = preset_files.verified_weights(directory) if load_weights else None
         model = model_class.from_config({**config, **kwargs})
         if load_weights:
             preset_files.load_weights(model, weights)
         return model
 
-    def save_to_preset(self, directory, max_shard_size=10):
+    def save_to_preset(self, directory, max_shard_size=10, weights_dtype=None):
         """Saves config and weights, without the optimizer, as a preset directory.
 
         The directory appears at once when all of it is written. A preset that was there before
@@ -196,9 +207,11 @@ class PresetModel(GuardedTrainer, keras.Model):
             directory: The directory to write.
             max_shard_size: Size in GiB above which the weights are split into files of at most
                 this size. 10 is KerasHub's. `None` writes one file.
+            weights_dtype: None, or `"float16"` to store the weights in half the space. They are
+                float32 again when they are loaded.
 
         Raises:
             ValueError: If `directory` holds anything but a preset, if the class is not
                 registered, or if weights lie outside the functional graph.
         """
-        preset_files.write(self, directory, max_shard_size)
+        preset_files.write(self, directory, max_shard_size, weights_dtype)

@@ -70,3 +70,23 @@ def test_train_step():
         seconds, images_a_second, peak, loss = map(float, row[5:])
         assert images_a_second == pytest.approx(2 / seconds, rel=0.05)
         assert peak > 100 and 0 < loss < 10
+
+
+def test_decode():
+    rows, messages = run("decode.py", "--small", "--levels=bottom", "--batches=2", "--naive_rows=2")
+    assert [row[:3] for row in rows] == [["bottom", "2", BACKEND]], messages
+    seconds, naive, times_faster, floor, over_floor, *rest = map(float, rows[0][3:])
+    assert seconds > floor > 0 and all(number >= 0 for number in rest)
+
+
+@pytest.mark.slow
+def test_train_prior_step():
+    rows, messages = run(
+        "train_prior_step.py", "--levels=top", "--batch=1", "--steps=1", "--warmup_steps=1"
+    )
+    expected = [["top", "1", BACKEND, flag] for flag in ("False", "True")]
+    assert [row[:4] for row in rows] == expected, messages
+    for row in rows:
+        seconds, codes_a_second, peak, parameters = map(float, row[4:])
+        assert codes_a_second == pytest.approx(256 / seconds, rel=0.05)
+        assert peak > 100 and parameters == 4_461_848

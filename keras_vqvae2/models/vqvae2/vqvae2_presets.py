@@ -5,6 +5,7 @@ VQVAE2_PRESETS = {
         "description": "Trained on Imagenette at 128x128: maps of 16x16 and 32x32 codes.",
         "image_shape": (128, 128, 3),
         "parameters": 1_783_367,
+        "directory": "imagenette_128/vqvae",
         "card": "docs/presets/vqvae2_imagenette_128.md",
     },
     "vqvae2_imagenet_256": {

@@ -16,8 +16,9 @@ PARAMETERS = {
 
 def test_every_entry_is_pinned_here_and_every_directory_is_an_entry():
     assert set(VQVAE2_PRESETS) == set(PARAMETERS) == set(VQVAE2.presets)
-    bundled = {name for name, entry in VQVAE2.presets.items() if entry["has_weights"]}
-    assert bundled == {path.name for path in preset_files.BUNDLED_PRESETS.iterdir()}
+    bundled = {entry["directory"] for entry in VQVAE2.presets.values() if entry["has_weights"]}
+    folders = preset_files.BUNDLED_PRESETS.rglob("vqvae")
+    assert bundled == {str(path.relative_to(preset_files.BUNDLED_PRESETS)) for path in folders}
     assert set(PresetModel.presets) >= set(VQVAE2.presets)
 
 
@@ -53,5 +54,5 @@ def test_the_trained_preset_reconstructs_photographs_it_never_saw():
 
 
 def test_bundled_files_are_small():
-    for directory in preset_files.BUNDLED_PRESETS.iterdir():
-        assert sum(path.stat().st_size for path in directory.iterdir()) < 8e6
+    sizes = [path.stat().st_size for path in preset_files.BUNDLED_PRESETS.rglob("*.h5")]
+    assert max(sizes) < 16e6 and sum(sizes) < 60e6

@@ -1,0 +1,75 @@
+"""What the training scripts share: recipes, and folders of runs that can be resumed."""
+
+import csv
+import importlib.util
+from pathlib import Path
+
+import keras
+
+import keras_vqvae2
+from keras_vqvae2.files import replacing
+
+
+def load_recipe(path, flags, **arguments):
+    """The recipe of a file, for `--laptop` or not, with the flags that override it.
+
+    Args:
+        path: Python file with a function `recipe`.
+        flags: absl's `FLAGS`, with `laptop`, `batch_size`, `steps`, `steps_per_epoch` and
+            `learning_rate`.
+        **arguments: Further arguments of the function.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(
+            f"Expected a Python file with a function `recipe`. Received: --recipe={path}"
+        )
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    recipe = module.recipe(laptop=flags.laptop, **arguments)
+    for name in ("batch_size", "steps", "steps_per_epoch"):
+        value = getattr(flags, name)
+        if value is not None:
+            if value < 1:
+                raise ValueError(f"Expected a positive number. Received: --{name}={value}")
+            recipe[name] = value
+    if flags.learning_rate is not None:
+        recipe["optimizer"] = keras.optimizers.Adam(flags.learning_rate)
+    recipe["steps_per_epoch"] = min(recipe["steps_per_epoch"], recipe["steps"])
+    return recipe
+
+
+def restore_or_build(output, resume, build):
+    """The model of a run and the number of finished epochs.
+
+    Args:
+        output: Folder of the run; made if it is missing.
+        resume: Whether a run that is there goes on; otherwise it is an error.
+        build: Makes the compiled model of a new run.
+    """
+    runs = sorted(output.glob("checkpoint-*.keras"))
+    if runs and not resume:
+        raise ValueError(
+            f"{output} holds a run ({runs[-1].name}): add --resume to go on with it, or choose "
+            "another --output."
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    model, epoch = keras_vqvae2.callbacks.TrainingCheckpoint.restore(output)
+    if model is None:
+        return build(), 0
+    forget_unfinished_epochs(output / "log.csv", epoch)
+    return model, epoch
+
+
+def forget_unfinished_epochs(log, epoch):
+    """Drops the rows of epochs that a kill separated from their checkpoint."""
+    if not log.exists():
+        return
+    with open(log, newline="") as file:
+        reader = csv.DictReader(file)
+        rows = [row for row in reader if row["epoch"].isdigit() and int(row["epoch"]) < epoch]
+    with replacing(log) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, reader.fieldnames)
+        writer.writeheader()
+        writer.writerows(rows)

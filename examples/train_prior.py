@@ -1,0 +1,216 @@
+"""Trains the prior of one level (stage 2) on a data set of codes.
+
+The two levels of the bundled generator, on what examples/encode_dataset.py wrote:
+
+    python examples/train_prior.py --codes=runs/codes --level=top --output=runs/prior_top
+    python examples/train_prior.py --codes=runs/codes --level=bottom --output=runs/prior_bottom
+
+The sizes of the maps, the coarser levels and the classes are read off the data set; the rest is the
+recipe's: one Python file with a function `recipe(level, laptop)` that returns the prior's
+arguments, the optimizer and the number of steps. Flags on the command line win over it. The folder
+--output receives
+
+    log.csv                 nats and bits a code, training and validation, ... an epoch a row
+    log.png                 the same as a picture
+    checkpoint-N.keras      model and optimizer; --resume goes on from it, after a kill too
+    best.json, preset/      the prior of the best epoch by validation loss (averaged weights, where
+                            the recipe's optimizer averages), for PixelSnailPrior.from_preset
+    metrics.json            its nats a code on the whole validation split, and on as many training
+                            examples
+
+The Keras backend is the one in KERAS_BACKEND (tensorflow, jax or torch).
+"""
+
+import csv
+import json
+import math
+import sys
+import time
+from pathlib import Path
+
+import keras
+import run_folder
+from absl import app, flags
+
+import keras_vqvae2
+from keras_vqvae2.data.codes_from_tfds import open_code_dataset
+from keras_vqvae2.files import replacing
+from keras_vqvae2.plots import save_curves
+
+DEFAULT_RECIPE = Path(__file__).parent / "recipes" / "priors_imagenette_128.py"
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("codes", None, "Directory of the data set of codes.")
+flags.DEFINE_string("level", None, "The level to model, such as top.")
+flags.DEFINE_string("output", None, "Folder of the run; made if it is missing.")
+flags.DEFINE_string("recipe", str(DEFAULT_RECIPE), "Python file with a function `recipe`.")
+flags.DEFINE_bool("laptop", False, "The recipe's small size: minutes, not hours.")
+flags.DEFINE_bool("resume", False, "Go on from the last checkpoint in --output, if there is one.")
+flags.DEFINE_string("train_split", "train", "Split to train on.")
+flags.DEFINE_string("validation_split", "validation", "Split to stop by; empty for none.")
+flags.DEFINE_integer("batch_size", None, "Examples a step; overrides the recipe.")
+flags.DEFINE_integer("steps", None, "Training steps in all; overrides the recipe.")
+flags.DEFINE_integer("steps_per_epoch", None, "Steps between checkpoints; overrides the recipe.")
+flags.DEFINE_float(
+    "learning_rate", None, "A constant learning rate for Adam in place of the recipe's."
+)
+flags.DEFINE_integer(
+    "patience", None, "Epochs without a better validation loss before training ends."
+)
+flags.DEFINE_enum(
+    "precision",
+    "float32",
+    ["float32", "mixed_bfloat16", "mixed_float16"],
+    "Dtype policy of the layers. Logits and loss stay float32.",
+)
+flags.DEFINE_bool("gradient_checkpointing", False, "Less memory, a third more time.")
+flags.DEFINE_integer(
+    "validation_examples", 512, "Validation examples an epoch; all of them at the end."
+)
+flags.DEFINE_integer("seed", 0, "Seed of weights, dropout and the order of the examples.")
+flags.mark_flags_as_required(["codes", "level", "output"])
+
+
+def prior_arguments(info):
+    """What a data set of codes says about the prior of --level."""
+    levels = list(info.metadata["levels"])
+    if FLAGS.level not in levels:
+        raise ValueError(f"Expected one of the levels {levels}. Received: --level={FLAGS.level}")
+    shapes = {level: info.features[level].shape for level in levels}
+    code_shape = shapes[FLAGS.level]
+    coarser = levels[: levels.index(FLAGS.level)]
+    classes = None
+    if "label" in info.features:
+        classes = getattr(info.features["label"], "num_classes", None)
+        if classes is None:
+            raise ValueError(
+                "Expected a data set whose labels have names (class_names of encode_dataset). "
+                f"Received: --codes={FLAGS.codes}"
+            )
+    return {
+        "code_shape": code_shape,
+        "level": FLAGS.level,
+        "condition_factors": {level: code_shape[0] // shapes[level][0] for level in coarser},
+        "num_embeddings": int(info.metadata["num_embeddings"]),
+        "num_classes": classes,
+        "image_shape": info.metadata["image_shape"],
+        "codes_fingerprint": info.metadata["fingerprint"],
+    }
+
+
+def build(recipe, arguments):
+    prior = keras_vqvae2.PixelSnailPrior(
+        **{**recipe["model"], **arguments},
+        gradient_checkpointing=FLAGS.gradient_checkpointing,
+        dtype=FLAGS.precision,
+    )
+    # XLA makes TensorFlow a quarter faster here; PyTorch's compiler takes minutes to start.
+    jit_compile = "auto" if keras.backend.backend() == "torch" else True
+    prior.compile(optimizer=recipe["optimizer"], jit_compile=jit_compile)
+    return prior
+
+
+class Curves(keras.callbacks.Callback):
+    """Draws log.csv as log.png after each epoch."""
+
+    def __init__(self, output, recipe, uniform):
+        super().__init__()
+        self.output, self.recipe, self.uniform = output, recipe, uniform
+
+    def on_epoch_end(self, epoch, logs=None):
+        with open(self.output / "log.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        steps = [self.recipe["steps_per_epoch"] * (int(row["epoch"]) + 1) for row in rows]
+        names = {"loss": "training", "val_loss": "validation"}
+        curves = {
+            label: (steps, [float(row[name]) for row in rows])
+            for name, label in names.items()
+            if name in rows[0]
+        }
+        curves["uniform"] = (steps, [self.uniform] * len(steps))
+        save_curves(curves, self.output / "log.png", "steps", "nats a code", FLAGS.level)
+
+
+def train():
+    output = Path(FLAGS.output)
+    info = open_code_dataset(FLAGS.codes).info
+    arguments = prior_arguments(info)
+    recipe = run_folder.load_recipe(FLAGS.recipe, FLAGS, level=FLAGS.level)
+    keras.utils.set_random_seed(FLAGS.seed)
+    prior, epoch = run_folder.restore_or_build(
+        output, FLAGS.resume, lambda: build(recipe, arguments)
+    )
+    per_epoch = recipe["steps_per_epoch"]
+    epochs = -(-recipe["steps"] // per_epoch)
+    print(
+        f"PixelSnailPrior {FLAGS.level} {prior.code_shape}, {prior.count_params():,} parameters, "
+        f"backend {keras.backend.backend()}, {FLAGS.precision}, epoch {epoch} of {epochs}."
+    )
+
+    def open_codes(split, **options):
+        return keras_vqvae2.data.codes_from_tfds(
+            FLAGS.codes, recipe["batch_size"], split=split, **options
+        )
+
+    codes = open_codes(
+        FLAGS.train_split,
+        shuffle=True,
+        repeat=True,
+        seed=FLAGS.seed,
+        start_step=epoch * per_epoch,
+    )
+    validation = None
+    if FLAGS.validation_split:
+        validation = open_codes(FLAGS.validation_split, shuffle=True, seed=1)
+    uniform = math.log(prior.num_embeddings)
+    callbacks = [
+        keras.callbacks.CSVLogger(output / "log.csv", append=epoch > 0),
+        keras_vqvae2.callbacks.TrainingCheckpoint(output),
+    ]
+    if prior.optimizer.use_ema:
+        callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
+    best = None
+    if validation is not None:
+        patience = FLAGS.patience or recipe.get("patience")
+        best = keras_vqvae2.callbacks.BestPreset(output, patience=patience)
+        callbacks.append(best)
+    callbacks.append(Curves(output, recipe, uniform))
+
+    started = time.time()
+    prior.fit(
+        codes,
+        epochs=epochs,
+        initial_epoch=epoch,
+        steps_per_epoch=per_epoch,
+        validation_data=validation,
+        validation_steps=None
+        if validation is None
+        else -(-FLAGS.validation_examples // recipe["batch_size"]),
+        callbacks=callbacks,
+    )
+    seconds = time.time() - started
+    metrics = {"parameters": prior.count_params(), "seconds": round(seconds), "uniform": uniform}
+    if validation is None:
+        prior.save_to_preset(output / "preset")
+    else:
+        metrics["steps"] = best.best()["epoch"] * per_epoch
+        prior = keras_vqvae2.PixelSnailPrior.from_preset(output / "preset", dtype=FLAGS.precision)
+        prior.compile()
+        metrics["validation"] = prior.evaluate(validation, return_dict=True)
+        examples = info.splits[FLAGS.validation_split].num_examples
+        some = open_codes(f"{FLAGS.train_split}[:{examples}]")
+        metrics["train"] = prior.evaluate(some, return_dict=True)
+    with replacing(output / "metrics.json") as temporary:
+        temporary.write_text(json.dumps(metrics, indent=4))
+    print(json.dumps(metrics, indent=4))
+
+
+def main(_):
+    try:
+        train()
+    except (ValueError, FileNotFoundError, ImportError) as error:
+        sys.exit(f"train_prior: {error}")
+
+
+if __name__ == "__main__":
+    app.run(main)

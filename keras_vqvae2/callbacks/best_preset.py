@@ -1,0 +1,65 @@
+import json
+import math
+from pathlib import Path
+
+import keras
+
+from keras_vqvae2.files import replacing
+
+
+class BestPreset(keras.callbacks.Callback):
+    """Keeps the best epoch's model as a preset, and ends training when it gets no better.
+
+    Writes `preset/` whenever the watched value is the lowest so far, and `best.json` with the epoch
+    and the value. A run that is resumed goes on from what `best.json` says.
+
+    Behind a `keras.callbacks.SwapEMAWeights(swap_on_epoch=True)` in the list of callbacks, the
+    preset holds the averaged weights.
+
+    Args:
+        directory: Folder of the run.
+        monitor: What is watched. Defaults to `"val_loss"`.
+        patience: None, or after how many epochs without a better one training ends.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import keras_vqvae2
+
+    images = np.random.default_rng(0).uniform(size=(4, 16, 16, 3))
+    model = keras_vqvae2.VQVAE2((16, 16, 3), hidden_units=8, residual_units=4)
+    model.compile(optimizer="adam")
+    best = keras_vqvae2.callbacks.BestPreset("run", patience=3)
+    model.fit(images, validation_data=images, epochs=2, callbacks=[best], verbose=0)
+    model = keras_vqvae2.VQVAE2.from_preset("run/preset")
+    ```
+    """
+
+    def __init__(self, directory, monitor="val_loss", patience=None):
+        super().__init__()
+        self.directory = Path(directory)
+        self.monitor = monitor
+        self.patience = patience
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.monitor not in (logs or {}):
+            raise ValueError(f"Expected {self.monitor!r} to watch. Received: {sorted(logs or {})}")
+        value = float(logs[self.monitor])
+        best = self.best()
+        # An epoch that was finished, but not checkpointed, before a kill comes once more.
+        if not value < best["value"] and epoch + 1 != best["epoch"]:
+            if self.patience is not None and epoch + 1 - best["epoch"] >= self.patience:
+                self.model.stop_training = True
+            return
+        self.model.save_to_preset(self.directory / "preset")
+        with replacing(self.directory / "best.json") as temporary:
+            temporary.write_text(json.dumps({"epoch": epoch + 1, self.monitor: value}))
+
+    def best(self):
+        """Dict of `epoch`, from 1 on, and `value`; epoch 0 and infinity if there is none yet."""
+        path = self.directory / "best.json"
+        if not path.exists():
+            return {"epoch": 0, "value": math.inf}
+        best = json.loads(path.read_text())
+        return {"epoch": best["epoch"], "value": best[self.monitor]}

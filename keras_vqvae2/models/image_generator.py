@@ -1,0 +1,370 @@
+import keras
+import numpy as np
+
+from keras_vqvae2.decoding.sampling import Sampling
+from keras_vqvae2.models import preset_files
+from keras_vqvae2.models.pixelsnail.pixelsnail_prior import PixelSnailPrior
+from keras_vqvae2.models.preset_model import PresetUser, register_presets
+from keras_vqvae2.models.vqvae2.image_checks import check_images
+from keras_vqvae2.models.vqvae2.levels import check_positive
+from keras_vqvae2.models.vqvae2.vqvae2 import VQVAE2
+
+
+@keras.saving.register_keras_serializable(package="keras_vqvae2")
+class HierarchicalImageGenerator(PresetUser):
+    """A `VQVAE2` and a prior for each of its levels: images out of nothing (algorithm 2).
+
+    The top prior draws a map of codes, each further one a finer map given the coarser ones, and
+    the decoder of the `VQVAE2` makes an image of them. Image `i` depends on `(seed, i)`, its
+    label and the settings, not on the batch size or on what is drawn beside it.
+
+    Args:
+        vqvae: `VQVAE2`.
+        priors: Dict from level to `PixelSnailPrior`, or a list of them.
+        label_names: None, or the names of the labels, in their order.
+        settings: None, or a dict from level to the `temperature`, `top_k` and `top_p` that hold
+            where `generate` and `complete` are given none.
+
+    Raises:
+        ValueError: If levels, numbers of codes, sizes of maps, classes or the model whose codes
+            a prior was trained on do not fit; the message says which.
+
+    Example:
+
+    ```python
+    import keras_vqvae2
+
+    vqvae = keras_vqvae2.VQVAE2((16, 16, 3), hidden_units=8, residual_units=4, num_levels=1)
+    prior = keras_vqvae2.PixelSnailPrior(
+        (4, 4), level="bottom", num_classes=2, hidden_units=8, residual_units=8, num_blocks=1,
+        block_layers=1, attention_heads=2, output_blocks=0,
+    )
+    generator = keras_vqvae2.HierarchicalImageGenerator(vqvae, [prior], ["cat", "dog"])
+    images = generator.generate(2, labels=["cat", "dog"], temperature=0.9, verbose=0)
+    print(images.shape)  # (2, 16, 16, 3)
+    generator.save_to_preset("generator")
+    generator = keras_vqvae2.HierarchicalImageGenerator.from_preset("generator")
+    ```
+
+    Reference:
+        - Razavi, van den Oord, Vinyals 2019, arXiv 1906.00446, section 3.2, algorithm 2.
+    """
+
+    def __init__(self, vqvae, priors, label_names=None, settings=None):
+        if not isinstance(priors, dict):
+            priors = {prior.level: prior for prior in priors}
+        _check_fit(vqvae, priors, label_names)
+        self.vqvae = vqvae
+        self.priors = {level: priors[level] for level in vqvae.levels}
+        self.label_names = None if label_names is None else list(label_names)
+        self.settings = {level: {} for level in vqvae.levels} | (settings or {})
+        self.num_classes = next(
+            (prior.num_classes for prior in self.priors.values() if prior.num_classes), None
+        )
+        self._sampling()
+
+    def generate(
+        self,
+        num_images,
+        labels=None,
+        temperature=None,
+        top_k=None,
+        top_p=None,
+        seed=0,
+        first_image=0,
+        batch_size=32,
+        verbose=1,
+    ):
+        """Invents images.
+
+        An interrupt (Ctrl-C) ends the drawing; the images of the batches before it are returned.
+
+        Args:
+            num_images: Positive integer, N.
+            labels: A name, an index, or N of them. By default image `i` is of class
+                `i % num_classes`.
+            temperature: Positive float, or a dict from level to one; see
+                `PixelSnailPrior.generate`. By default the generator's `settings`, or 1.
+            top_k: Positive integer or a dict, likewise.
+            top_p: Float in `(0, 1]` or a dict, likewise.
+            seed: Non-negative integer.
+            first_image: Non-negative integer, number of the first image.
+            batch_size: Positive integer, images at a time.
+            verbose: 1 shows a progress bar for each level.
+
+        Returns:
+            float32 images in `[0, 1]`, shape `(N, H, W, C)`.
+
+        Raises:
+            ValueError: If an argument is out of range, or a label or level unknown.
+        """
+        check_positive(num_images=num_images, batch_size=batch_size)
+        numbers = np.arange(first_image, first_image + num_images)
+        labels = self._labels(labels, numbers)
+        codes = {level: None for level in self.priors}
+        settings = self._sampling(temperature, top_k, top_p)
+        codes = self._draw(codes, labels, settings, seed, numbers, batch_size, verbose)
+        return self._decode(codes)
+
+    def complete(
+        self,
+        images,
+        mask,
+        labels=None,
+        temperature=None,
+        top_k=None,
+        top_p=None,
+        seed=0,
+        first_image=0,
+        batch_size=32,
+        verbose=1,
+    ):
+        """Invents a part of images.
+
+        The rest keeps its pixels. Its codes are kept too, but for those that touch the part to
+        invent and their neighbours, which saw it. Codes are drawn in raster order: they continue
+        what is above and to the left, and do not look ahead to what is kept below.
+
+        Args:
+            images: Array of shape `(N, H, W, C)`, floats in `[0, 1]` or uint8. What it holds in
+                the part to invent does not matter.
+            mask: Array of shape `(H, W)` or `(N, H, W)`, true where to invent.
+            labels: As in `generate`; needed if the priors have classes.
+            temperature: As in `generate`.
+            top_k: As in `generate`.
+            top_p: As in `generate`.
+            seed: As in `generate`.
+            first_image: As in `generate`.
+            batch_size: As in `generate`.
+            verbose: As in `generate`.
+
+        Returns:
+            float32 images in `[0, 1]`, shape `(N, H, W, C)`.
+
+        Raises:
+            ValueError: If sizes do not fit, or labels are missing.
+        """
+        images = np.asarray(images)
+        if images.shape[1:] != self.vqvae.image_shape:
+            raise ValueError(
+                f"Expected images of shape {('N', *self.vqvae.image_shape)}. "
+                f"Received: images of shape {images.shape}"
+            )
+        check_images(images, images.shape[-1], self.vqvae.downsampling)
+        mask = np.asarray(mask).astype(bool)
+        if mask.shape not in (images.shape[:3], images.shape[1:3]):
+            raise ValueError(
+                f"Expected a mask of shape {images.shape[1:3]} or {images.shape[:3]}. "
+                f"Received: mask of shape {mask.shape}"
+            )
+        if labels is None and self.num_classes:
+            raise ValueError(f"Expected labels below {self.num_classes}. Received: labels=None")
+        images = images / np.float32(255) if images.dtype == np.uint8 else images.astype("float32")
+        mask = np.broadcast_to(mask, images.shape[:3])[..., None]  # (N, H, W, 1)
+        kept = images.mean(axis=(1, 2), keepdims=True, where=~mask) if not mask.all() else 0.5
+        codes = self.vqvae.encode(np.where(mask, np.nan_to_num(kept, nan=0.5), images))
+        given = {
+            level: np.where(_touched(mask[..., 0], value.shape[1:]), -1, value)
+            for level, value in codes.items()
+        }
+        check_positive(batch_size=batch_size)
+        numbers = np.arange(first_image, first_image + len(images))
+        settings = self._sampling(temperature, top_k, top_p)
+        labels = self._labels(labels, numbers)
+        codes = self._draw(given, labels, settings, seed, numbers, batch_size, verbose)
+        invented = self._decode(codes)
+        finished = len(invented)
+        return np.where(mask[:finished], invented, images[:finished])
+
+    def _draw(self, given, labels, settings, seed, numbers, batch_size, verbose):
+        """Codes of all levels, of as many images as were finished."""
+        finished = []
+        for start in range(0, len(numbers), batch_size):
+            part = slice(start, start + batch_size)
+            codes = {}
+            for level, prior in self.priors.items():
+                codes[level] = prior.generate(
+                    len(numbers[part]),
+                    labels=labels[part] if prior.num_classes else None,
+                    condition=codes,
+                    codes=None if given[level] is None else given[level][part],
+                    seed=seed,
+                    first_sample=int(numbers[start]),
+                    batch_size=batch_size,
+                    verbose=verbose,
+                    **settings[level],
+                )
+                if (codes[level] < 0).any():  # interrupted
+                    codes = None
+                    break
+            if codes is None:
+                break
+            finished.append(codes)
+        return {
+            level: np.concatenate([codes[level] for codes in finished]) if finished else None
+            for level in self.priors
+        }
+
+    def _decode(self, codes):
+        if any(value is None for value in codes.values()):
+            return np.zeros((0, *self.vqvae.image_shape), "float32")
+        return self.vqvae.decode(codes)
+
+    def _sampling(self, *arguments):
+        """Dict from level to the keywords of `PixelSnailPrior.generate`, checked."""
+        result = {level: dict(self.settings[level]) for level in self.priors}
+        for name, value in zip(("temperature", "top_k", "top_p"), arguments):
+            values = value if isinstance(value, dict) else dict.fromkeys(self.priors, value)
+            unknown = set(values) - set(self.priors)
+            if unknown:
+                raise ValueError(
+                    f"Expected the levels {tuple(self.priors)}. Received: {name}={value}"
+                )
+            for level, number in values.items():
+                if number is not None:
+                    result[level][name] = number
+        for level, keywords in result.items():
+            unknown = set(keywords) - {"temperature", "top_k", "top_p"}
+            if unknown:
+                raise ValueError(
+                    "Expected settings temperature, top_k and top_p. Received: "
+                    f"settings[{level!r}]={keywords}"
+                )
+            Sampling(**keywords)
+        return result
+
+    def _labels(self, labels, numbers):
+        """int32 labels of the images of some numbers, or None."""
+        if self.num_classes is None:
+            if labels is not None:
+                raise ValueError(f"Expected no labels. Received: labels={labels}")
+            return None
+        if labels is None:
+            return (numbers % self.num_classes).astype("int32")
+        several = isinstance(labels, (list, tuple, np.ndarray))
+        labels = [self._label(label) for label in (labels if several else [labels])]
+        if several and len(labels) != len(numbers):
+            raise ValueError(f"Expected {len(numbers)} labels. Received: {len(labels)}")
+        return np.broadcast_to(np.array(labels, "int32"), len(numbers))
+
+    def _label(self, label):
+        if isinstance(label, str):
+            if label in (self.label_names or ()):
+                return self.label_names.index(label)
+        elif int(label) == label and 0 <= label < self.num_classes:
+            return int(label)
+        raise ValueError(
+            f"Expected a label in [0, {self.num_classes}) or one of {self.label_names}. "
+            f"Received: {label!r}"
+        )
+
+    # === Presets ===
+
+    def get_config(self):
+        return {
+            "levels": list(self.priors),
+            "label_names": self.label_names,
+            "settings": self.settings,
+        }
+
+    @classmethod
+    def _from_directory(cls, directory, model_class, config, load_weights, dtype=None):
+        options = {"load_weights": load_weights, **({} if dtype is None else {"dtype": dtype})}
+        vqvae = VQVAE2.from_preset(directory / "vqvae", **options)
+        priors = {
+            level: PixelSnailPrior.from_preset(directory / f"prior_{level}", **options)
+            for level in vqvae.levels
+        }
+        return model_class(vqvae, priors, config["label_names"], config["settings"])
+
+    def save_to_preset(self, directory, weights_dtype=None):
+        """Saves the parts as one preset directory: `vqvae/`, and `prior_<level>/` for each level.
+
+        The directory appears at once when all of it is written, as with `VQVAE2`.
+
+        Args:
+            directory: The directory to write.
+            weights_dtype: None, or `"float16"` to store the weights of the priors in half the
+                space.
+
+        Raises:
+            ValueError: If `directory` holds anything but a preset.
+        """
+        parts = {"vqvae": self.vqvae} | {f"prior_{k}": prior for k, prior in self.priors.items()}
+        dtypes = {name: weights_dtype for name in parts if name != "vqvae"}
+        preset_files.write_parts(self, parts, directory, dtypes)
+
+
+def _check_fit(vqvae, priors, label_names):
+    """Raises `ValueError` unless every level has a prior that models just its codes."""
+    problems = []
+    if set(priors) != set(vqvae.levels):
+        problems.append(f"priors for the levels {vqvae.levels}, got {tuple(priors)}")
+    shapes = vqvae.code_shapes()
+    fingerprint = None
+    for level, prior in priors.items():
+        if level not in shapes:
+            continue
+        if prior.level != level:
+            problems.append(f"the prior of {level!r} to model it, got one of {prior.level!r}")
+        if prior.num_embeddings != vqvae.num_embeddings:
+            problems.append(
+                f"{vqvae.num_embeddings} codes in the prior of {level!r}, got "
+                f"{prior.num_embeddings}"
+            )
+        if prior.code_shape != shapes[level]:
+            problems.append(
+                f"maps of {shapes[level]} in the prior of {level!r}, got {prior.code_shape}"
+            )
+        for name, factor in prior.condition_factors.items():
+            coarser = vqvae.levels[: vqvae.levels.index(level)]
+            size = tuple(s // factor for s in prior.code_shape)
+            if name not in coarser:
+                problems.append(f"conditions of {level!r} among {coarser}, got {name!r}")
+            elif size != shapes[name]:
+                problems.append(f"maps of {shapes[name]} as condition {name!r}, got {size}")
+        if prior.codes_fingerprint is not None:
+            fingerprint = fingerprint or vqvae.fingerprint()
+            if prior.codes_fingerprint != fingerprint:
+                problems.append(
+                    f"a prior of {level!r} trained on codes of the VQVAE2 with the fingerprint "
+                    f"{fingerprint}, got {prior.codes_fingerprint}"
+                )
+    classes = {prior.num_classes for prior in priors.values()} - {None}
+    if label_names is not None:
+        classes.add(len(label_names))
+    if len(classes) > 1:
+        problems.append(f"one number of classes, got {sorted(classes)}")
+    if problems:
+        raise ValueError(f"Expected {'; '.join(problems)}.")
+
+
+def _touched(mask, shape):
+    """Which codes of a map touch a masked pixel, or neighbour one that does.
+
+    Args:
+        mask: Booleans of shape `(N, H, W)`.
+        shape: `(rows, columns)` of the map.
+
+    Returns:
+        Booleans of shape `(N, rows, columns)`.
+    """
+    count, height, width = mask.shape
+    rows, columns = shape
+    cells = mask.reshape(count, rows, height // rows, columns, width // columns)
+    cells = np.pad(cells.any(axis=(2, 4)), ((0, 0), (1, 1), (1, 1)))
+    return np.logical_or.reduce(
+        [cells[:, i : i + rows, j : j + columns] for i in range(3) for j in range(3)]
+    )
+
+
+IMAGE_GENERATOR_PRESETS = {
+    "imagenette_128": {
+        "description": "Invents 128x128 images of Imagenette's ten classes: vqvae2_imagenette_128, "
+        "pixelsnail_imagenette_128_top and pixelsnail_imagenette_128_bottom.",
+        "image_shape": (128, 128, 3),
+        "parameters": 1_783_367 + 4_461_848 + 4_227_424,
+        "card": "docs/presets/imagenette_128.md",
+    },
+}
+register_presets(HierarchicalImageGenerator, IMAGE_GENERATOR_PRESETS)

@@ -1,0 +1,141 @@
+"""The scripts of stage 2."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_vqvae2 import VQVAE2, HierarchicalImageGenerator, PixelSnailPrior
+from keras_vqvae2.data import class_names, encode_dataset, images_from_folder
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+RECIPE = """
+import keras
+
+def recipe(level, laptop=False):
+    return {
+        "model": {
+            "hidden_units": 8, "residual_units": 4, "num_blocks": 1, "block_layers": 1,
+            "kernel_size": 3, "attention_heads": 2 if level == "top" else 0, "output_blocks": 0,
+            "condition_blocks": 0, "condition_kernel_size": 3, "dropout": 0.1,
+        },
+        "batch_size": 4, "steps": 6, "steps_per_epoch": 2, "patience": 9,
+        "optimizer": keras.optimizers.SGD(0.1, momentum=0.9, use_ema=True),
+    }
+"""
+
+
+def start(script, *flags):
+    environment = {**os.environ, "KERAS_BACKEND": keras.backend.backend()}
+    return subprocess.Popen(
+        [sys.executable, EXAMPLES / f"{script}.py", *flags],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def run(script, *flags):
+    process = start(script, *flags)
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, printed[-3000:]
+    return printed
+
+
+def kill_when(process, there):
+    deadline = time.time() + 240
+    while not there():
+        assert process.poll() is None and time.time() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def files(directory):
+    return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
+
+
+def test_images_to_codes_to_a_prior_to_images_with_a_kill_on_the_way(tmp_path):
+    vqvae = VQVAE2((16, 16, 3), num_embeddings=16, hidden_units=8, residual_units=4)
+    vqvae.save_to_preset(tmp_path / "vqvae")
+    rng = np.random.default_rng(0)
+    images = tmp_path / "images"
+    for name in ("cats", "dogs"):
+        (images / name).mkdir(parents=True)
+        for i in range(6):
+            image = Image.fromarray(rng.integers(256, size=(16, 16, 3), dtype="uint8"))
+            image.save(images / name / f"{i}.png")
+
+    # encode_dataset, killed once, ends with the files of the whole one.
+    codes, killed = tmp_path / "codes", tmp_path / "killed_codes"
+    flags = [f"--preset={tmp_path}/vqvae", f"--data={images}", "--flips", "--shard_size=2"]
+    flags += ["--batch_size=2", f"--output={killed}"]
+    process = start("encode_dataset", *flags)
+    kill_when(process, lambda: any(killed.glob("*.array_record-*")))
+    run("encode_dataset", *flags)
+    source = images_from_folder(images, 16, batch_size=2, labels=True)
+    encode = {"class_names": class_names(images), "flips": True, "shard_size": 2, "verbose": 0}
+    encode_dataset(vqvae, source, codes, **encode)
+    assert files(killed) == files(codes)
+    encode_dataset(vqvae, source, codes, "validation", **encode)
+
+    # train_prior, killed once, ends with the weights of the whole one.
+    (tmp_path / "recipe.py").write_text(RECIPE)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    flags = [f"--recipe={tmp_path}/recipe.py", f"--codes={codes}", "--level=bottom"]
+    run("train_prior", *flags, f"--output={whole}")
+    process = start("train_prior", *flags, f"--output={killed}")
+    kill_when(process, lambda: any(killed.glob("checkpoint-[12].keras")))
+    run("train_prior", *flags, f"--output={killed}", "--resume")
+    for name in ("log.csv", "log.png", "best.json", "metrics.json", "preset"):
+        assert (killed / name).exists(), name
+    records = [json.loads((run / "metrics.json").read_text()) for run in (whole, killed)]
+    assert records[0]["steps"] == records[1]["steps"]
+    assert records[0]["validation"]["loss"] == pytest.approx(records[1]["validation"]["loss"], 1e-4)
+    assert 0 < records[0]["train"]["loss"] < 2 * np.log(16)
+    bottom, again = (PixelSnailPrior.from_preset(run / "preset") for run in (whole, killed))
+    for x, y in zip(bottom.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4)
+    assert bottom.num_classes == 2 and bottom.condition_factors == {"top": 2}
+
+    # generate, from parts, then from the preset that it made of them.
+    top = {**bottom.get_config(), "code_shape": (2, 2), "level": "top", "condition_factors": {}}
+    PixelSnailPrior.from_config({**top, "name": "top"}).save_to_preset(tmp_path / "top")
+    output = tmp_path / "samples"
+    flags = ["--images_per_class=2", "--batch_size=3", f"--output={output}"]
+    parts = [f"--vqvae={tmp_path}/vqvae", f"--codes={codes}"]
+    parts += [f"--priors={tmp_path}/top,{whole}/preset", f"--save_preset={tmp_path}/generator"]
+    assert "Wrote 4 images" in run("generate", *parts, *flags)
+    pictures = files(output)
+    assert sorted(pictures) == ["grid.png", *(f"image-00000{i}.png" for i in range(4))]
+    generator = HierarchicalImageGenerator.from_preset(tmp_path / "generator")
+    assert generator.label_names == ["cats", "dogs"]
+    (output / "image-000003.png").unlink()
+    run("generate", f"--preset={tmp_path}/generator", "--temperature=top=0.9", *flags)
+    again = files(output)
+    assert again["image-000000.png"] == pictures["image-000000.png"]
+    assert "image-000003.png" in again
+
+
+@pytest.mark.parametrize(
+    "script, flags, message",
+    [
+        ("train_prior", ["--codes=nowhere", "--level=top"], "encode_dataset has finished"),
+        ("generate", ["--preset=vqvae2_imagenette_128"], "Expected the name of a preset of"),
+        ("encode_dataset", ["--preset=none", "--data=images"], "Expected the name of a preset"),
+    ],
+)
+def test_errors_are_one_sentence(tmp_path, script, flags, message):
+    process = start(script, *flags, f"--output={tmp_path}/out")
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 1, printed
+    assert printed.splitlines()[-1].startswith(f"{script}: ") and message in printed
