@@ -59,6 +59,23 @@ def median_seconds(call, repeats):
     return statistics.median(seconds)
 
 
+def step_timer():
+    """A Keras callback with the `ends` and `losses` of the training steps."""
+    import keras
+
+    class StepTimer(keras.callbacks.Callback):
+        def __init__(self):
+            super().__init__()
+            self.ends, self.losses = [], []
+
+        def on_train_batch_end(self, batch, logs=None):
+            # A step has ended when its loss can be read.
+            self.losses.append(float(logs["loss"]))
+            self.ends.append(time.perf_counter())
+
+    return StepTimer()
+
+
 def report(result):
     """Hands the result of a case, a dict, to the process that asked for it."""
     print(RESULT + json.dumps(result), flush=True)

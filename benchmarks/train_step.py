@@ -14,7 +14,6 @@ JAX on, PyTorch off. A 256x256 batch of 4 takes seconds a step on two cores.
 
 import json
 import statistics
-import time
 
 import measure
 import numpy as np
@@ -38,24 +37,13 @@ def measure_case(size, batch, policy, jit_compile, steps, warmup_steps):
 
     import keras_vqvae2
 
-    class StepTimer(keras.callbacks.Callback):
-        """Notes when each step has ended: its loss can only be read then."""
-
-        def __init__(self):
-            super().__init__()
-            self.ends, self.losses = [], []
-
-        def on_train_batch_end(self, batch, logs=None):
-            self.losses.append(float(logs["loss"]))
-            self.ends.append(time.perf_counter())
-
     keras.utils.set_random_seed(0)
     shape = (size, size, 3)
     count = batch * (warmup_steps + steps)
     images = np.random.default_rng(0).random((count, *shape), dtype="float32")
     vqvae = keras_vqvae2.VQVAE2(image_shape=shape, dtype=policy)
     vqvae.compile(optimizer=keras.optimizers.Adam(3e-4), jit_compile=jit_compile)
-    timer = StepTimer()
+    timer = measure.step_timer()
     vqvae.fit(images, batch_size=batch, callbacks=[timer], verbose=0)
     return {
         "seconds": statistics.median(np.diff(timer.ends)[warmup_steps - 1 :]),

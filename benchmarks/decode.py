@@ -1,0 +1,192 @@
+"""Seconds to draw whole images of codes: cached decoding, the naive loop, and the floor.
+
+    pip install -e '.[jax,torch]'
+    python benchmarks/decode.py
+    python benchmarks/decode.py --backends=tensorflow --levels=top --batches=1
+
+The priors have the default sizes of the most used PyTorch port, random weights: top 32x32 (85 M
+parameters, attention in each of 4 blocks of 4), bottom 64x64 (90 M, no attention, a conditioning
+stack of 3 blocks). Each case runs in a process of its own.
+
+- `seconds`: `generate` for one whole batch, drawing and conditioning stack included, after two rows
+  of warm-up (compilation).
+- `naive`: what the loop of published code costs, one full forward pass over the rows so far for
+  each position: timed (compiled, once) for --naive_rows numbers of rows spread over the
+  map, and integrated by the trapezoidal rule.
+- `floor`: the bytes of all weights that a position must be multiplied by, read once a position
+  (those for the taps on finished rows: once a row), over the bandwidth of a matrix-vector product
+  of 512 MiB.
+- `cache MiB`: what is remembered between rows.
+"""
+
+import json
+import math
+import time
+
+import measure
+import numpy as np
+from absl import app, flags
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list("levels", ["top", "bottom"], "Which of top and bottom.")
+flags.DEFINE_list("batches", ["1", "8"], "Images at a time.")
+flags.DEFINE_list("backends", ["tensorflow", "jax", "torch"], "Which of tensorflow, jax, torch.")
+flags.DEFINE_integer("naive_rows", 4, "Sizes at which the naive loop is timed.", lower_bound=2)
+flags.DEFINE_bool("small", False, "Priors of a size that says nothing, to try the script.")
+flags.DEFINE_float("memory_limit_gib", 18.0, "Memory a case may take.", lower_bound=0.0)
+flags.DEFINE_string("case", None, "The one case to measure, as JSON: for the script's own use.")
+
+
+def port_prior(level, rows, small):
+    """The port's prior of a level, with a map of so many rows."""
+    import keras_vqvae2
+
+    columns = (32 if level == "top" else 64) // (8 if small else 1)
+    sizes = {"hidden_units": 256, "residual_units": 256, "num_blocks": 4, "block_layers": 4}
+    if small:
+        sizes = {"hidden_units": 16, "residual_units": 16, "num_blocks": 2, "block_layers": 1}
+    conditions = {}
+    if level == "bottom":
+        conditions = {"condition_factors": {"top": 2}, "condition_blocks": 3}
+        conditions |= {"condition_kernel_size": 3}
+    return keras_vqvae2.PixelSnailPrior(
+        (rows, columns),
+        level=level,
+        kernel_size=(9, 5),
+        first_kernel_size=5,
+        mask_type="A",
+        attention_heads=8 if level == "top" else 0,
+        attend_to_codes=False,
+        row_context=False,
+        output_blocks=0,
+        **sizes,
+        **conditions,
+    )
+
+
+def inputs(prior, batch):
+    """Random codes for everything a prior takes."""
+    rng = np.random.default_rng(0)
+    shapes = {name: (batch, *tensor.shape[1:]) for name, tensor in prior.input.items()}
+    return {
+        name: rng.integers(prior.num_embeddings, size=shape).astype("int32")
+        for name, shape in shapes.items()
+    }
+
+
+def naive_seconds(level, batch, rows, columns, samples, small):
+    """Seconds of one full forward pass a position, over all positions of a map."""
+    import keras
+
+    # Even, as the map of the coarser level has half the rows.
+    sizes = sorted({2 * round(n / 2) for n in np.linspace(2, rows, samples)})
+    times = []
+    for size in sizes:
+        prior = port_prior(level, size, small)
+        codes = inputs(prior, batch)
+        call = lambda prior=prior, codes=codes: prior.predict_on_batch(codes)  # noqa: E731
+        call()
+        times.append(measure.median_seconds(call, 1))
+        del prior
+        keras.backend.clear_session()
+    return columns * float(np.interp(range(1, rows + 1), sizes, times).sum())
+
+
+def bandwidth():
+    """Bytes a second of a matrix-vector product: what reading weights can reach."""
+    matrix = np.ones((8192, 16384), "float32")
+    vector = np.ones(16384, "float32")
+    seconds = min(measure.median_seconds(lambda: matrix @ vector, 1) for _ in range(7))
+    return matrix.nbytes / seconds
+
+
+def weights_touched(prior):
+    """Bytes of weights read at each position, and of those read once a row."""
+    import keras
+
+    weights = prior._row_decoder.steps.weights()
+    weights.pop("first")  # tables of which a position reads a few rows
+    a_step = a_row = 0
+    for path, x in keras.tree.flatten_with_path(weights):
+        size = math.prod(x.shape) * 4
+        if "above" in path or "condition" in path or "planes" in path:
+            a_row += size
+        else:
+            a_step += size
+    return a_step, a_row
+
+
+def measure_case(level, batch, naive_rows, small):
+    """Runs in a process of its own."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    size = (32 if level == "top" else 64) // (8 if small else 1)
+    prior = port_prior(level, size, small)
+    codes = inputs(prior, batch)
+    condition = {name: codes[name] for name in prior.condition_factors}
+
+    from keras_vqvae2.decoding.sampling import Sampling
+
+    codes[level] = np.full_like(codes[level], -1)
+    rows = prior._draw(Sampling(), codes, np.zeros(codes[level].shape, "float32"))
+    for _ in range(2):
+        keras.ops.convert_to_numpy(next(rows)[0])
+    started = time.perf_counter()
+    prior.generate(batch, condition=condition, batch_size=batch, verbose=0)
+    seconds = time.perf_counter() - started
+    a_step, a_row = weights_touched(prior)
+    parameters, cache = prior.count_params(), prior._row_decoder.steps.cache_bytes(batch)
+    speed = bandwidth()
+    floor = (a_step * size * size + a_row * size) / speed
+    del prior, rows
+    naive = naive_seconds(level, batch, size, size, naive_rows, small)
+    return {
+        "parameters": parameters,
+        "seconds": seconds,
+        "naive": naive,
+        "floor": floor,
+        "step_bytes": a_step,
+        "bandwidth": speed,
+        "cache": cache,
+    }
+
+
+def table_row(level, batch, backend):
+    case = {"level": level, "batch": batch, "naive_rows": FLAGS.naive_rows, "small": FLAGS.small}
+    result = measure.run_case(__file__, case, backend, FLAGS.memory_limit_gib * measure.GIB)
+    row = [level, batch, backend]
+    if "error" in result:
+        return [*row, result["error"], *[""] * 7]
+    seconds = result["seconds"]
+    return [
+        *row,
+        f"{seconds:.2f}",
+        f"{result['naive']:.1f}",
+        f"{result['naive'] / seconds:.0f}",
+        f"{result['floor']:.3g}",
+        f"{seconds / result['floor']:.2f}",
+        f"{result['step_bytes'] / measure.MIB:.1f}",
+        f"{result['bandwidth'] / 1e9:.1f}",
+        f"{result['cache'] / measure.MIB:.1f}",
+    ]
+
+
+def main(_):
+    if FLAGS.case:
+        measure.report(measure_case(**json.loads(FLAGS.case)))
+        return
+    columns = ["level", "batch", "backend", "seconds", "naive", "times faster", "floor"]
+    columns += ["over floor", "MiB a step", "GB/s", "cache MiB"]
+    rows = [
+        table_row(level, int(batch), backend)
+        for level in FLAGS.levels
+        for batch in FLAGS.batches
+        for backend in FLAGS.backends
+    ]
+    print(measure.markdown_table(columns, rows), end="\n\n")
+    print(measure.environment())
+
+
+if __name__ == "__main__":
+    app.run(main)
