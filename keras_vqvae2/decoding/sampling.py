@@ -67,7 +67,8 @@ class Sampling:
         Returns:
             int32 of shape `(batch,)`.
         """
-        logits = logits / numbers["temperature"]
+        logits = ops.convert_to_tensor(logits, "float32") / numbers["temperature"]
+        uniforms = ops.convert_to_tensor(uniforms, "float32")
         codes = logits.shape[-1]
         if self.top_k is not None:
             ascending = ops.sort(logits, axis=-1)

@@ -37,6 +37,7 @@ def test_a_trained_model_reconstructs_as_well_in_half_precision(policy):
             assert keras.backend.standardize_dtype(variable.dtype) in ("float32", "int32")
 
 
+@pytest.mark.slow
 def test_200_steps_stay_finite_and_end_near_float32():
     # At ten times DeepMind's learning rate two float32 runs that round differently end 5% apart.
     last = {}
