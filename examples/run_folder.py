@@ -1,22 +1,39 @@
-"""What the training scripts share: recipes, and folders of runs that can be resumed."""
+"""What the training scripts share: flags, recipes, and folders of runs that can be resumed."""
 
 import csv
 import importlib.util
+import json
 from pathlib import Path
 
 import keras
+from absl import flags
 
 import keras_vqvae2
 from keras_vqvae2.files import replacing
 
+FLAGS = flags.FLAGS
+flags.DEFINE_bool("laptop", False, "The recipe's small size: minutes, not hours.")
+flags.DEFINE_bool("resume", False, "Go on from the last checkpoint in --output, if there is one.")
+flags.DEFINE_integer("batch_size", None, "Examples a step; overrides the recipe.")
+flags.DEFINE_integer("steps", None, "Training steps in all; overrides the recipe.")
+flags.DEFINE_integer("steps_per_epoch", None, "Steps between checkpoints; overrides the recipe.")
+flags.DEFINE_float(
+    "learning_rate", None, "A constant learning rate for Adam in place of the recipe's."
+)
+flags.DEFINE_enum(
+    "precision",
+    "float32",
+    ["float32", "mixed_bfloat16", "mixed_float16"],
+    "Dtype policy of the layers. Codebooks, logits and losses stay float32.",
+)
+flags.DEFINE_integer("seed", 0, "Seed of weights, dropout and the order of the examples.")
 
-def load_recipe(path, flags, **arguments):
+
+def load_recipe(path, **arguments):
     """The recipe of a file, for `--laptop` or not, with the flags that override it.
 
     Args:
         path: Python file with a function `recipe`.
-        flags: absl's `FLAGS`, with `laptop`, `batch_size`, `steps`, `steps_per_epoch` and
-            `learning_rate`.
         **arguments: Further arguments of the function.
     """
     path = Path(path)
@@ -27,15 +44,15 @@ def load_recipe(path, flags, **arguments):
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    recipe = module.recipe(laptop=flags.laptop, **arguments)
+    recipe = module.recipe(laptop=FLAGS.laptop, **arguments)
     for name in ("batch_size", "steps", "steps_per_epoch"):
-        value = getattr(flags, name)
+        value = getattr(FLAGS, name)
         if value is not None:
             if value < 1:
                 raise ValueError(f"Expected a positive number. Received: --{name}={value}")
             recipe[name] = value
-    if flags.learning_rate is not None:
-        recipe["optimizer"] = keras.optimizers.Adam(flags.learning_rate)
+    if FLAGS.learning_rate is not None:
+        recipe["optimizer"] = keras.optimizers.Adam(FLAGS.learning_rate)
     recipe["steps_per_epoch"] = min(recipe["steps_per_epoch"], recipe["steps"])
     return recipe
 
@@ -60,6 +77,14 @@ def restore_or_build(output, resume, build):
         return build(), 0
     forget_unfinished_epochs(output / "log.csv", epoch)
     return model, epoch
+
+
+def write_metrics(output, metrics):
+    """Prints what a run ended with and keeps it as `metrics.json`."""
+    text = json.dumps(metrics, indent=4)
+    with replacing(output / "metrics.json") as temporary:
+        temporary.write_text(text)
+    print(text)
 
 
 def forget_unfinished_epochs(log, epoch):

@@ -22,7 +22,6 @@ The Keras backend is the one in KERAS_BACKEND (tensorflow, jax or torch).
 """
 
 import csv
-import json
 import math
 import sys
 import time
@@ -34,40 +33,25 @@ from absl import app, flags
 
 import keras_vqvae2
 from keras_vqvae2.data.codes_from_tfds import open_code_dataset
-from keras_vqvae2.files import replacing
 from keras_vqvae2.plots import save_curves
 
 DEFAULT_RECIPE = Path(__file__).parent / "recipes" / "priors_imagenette_128.py"
 
 FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(run_folder)
 flags.DEFINE_string("codes", None, "Directory of the data set of codes.")
 flags.DEFINE_string("level", None, "The level to model, such as top.")
 flags.DEFINE_string("output", None, "Folder of the run; made if it is missing.")
 flags.DEFINE_string("recipe", str(DEFAULT_RECIPE), "Python file with a function `recipe`.")
-flags.DEFINE_bool("laptop", False, "The recipe's small size: minutes, not hours.")
-flags.DEFINE_bool("resume", False, "Go on from the last checkpoint in --output, if there is one.")
 flags.DEFINE_string("train_split", "train", "Split to train on.")
 flags.DEFINE_string("validation_split", "validation", "Split to stop by; empty for none.")
-flags.DEFINE_integer("batch_size", None, "Examples a step; overrides the recipe.")
-flags.DEFINE_integer("steps", None, "Training steps in all; overrides the recipe.")
-flags.DEFINE_integer("steps_per_epoch", None, "Steps between checkpoints; overrides the recipe.")
-flags.DEFINE_float(
-    "learning_rate", None, "A constant learning rate for Adam in place of the recipe's."
-)
 flags.DEFINE_integer(
     "patience", None, "Epochs without a better validation loss before training ends."
-)
-flags.DEFINE_enum(
-    "precision",
-    "float32",
-    ["float32", "mixed_bfloat16", "mixed_float16"],
-    "Dtype policy of the layers. Logits and loss stay float32.",
 )
 flags.DEFINE_bool("gradient_checkpointing", False, "Less memory, a third more time.")
 flags.DEFINE_integer(
     "validation_examples", 512, "Validation examples an epoch; all of them at the end."
 )
-flags.DEFINE_integer("seed", 0, "Seed of weights, dropout and the order of the examples.")
 flags.mark_flags_as_required(["codes", "level", "output"])
 
 
@@ -135,7 +119,7 @@ def train():
     output = Path(FLAGS.output)
     info = open_code_dataset(FLAGS.codes).info
     arguments = prior_arguments(info)
-    recipe = run_folder.load_recipe(FLAGS.recipe, FLAGS, level=FLAGS.level)
+    recipe = run_folder.load_recipe(FLAGS.recipe, level=FLAGS.level)
     keras.utils.set_random_seed(FLAGS.seed)
     prior, epoch = run_folder.restore_or_build(
         output, FLAGS.resume, lambda: build(recipe, arguments)
@@ -200,9 +184,7 @@ def train():
         examples = info.splits[FLAGS.validation_split].num_examples
         some = open_codes(f"{FLAGS.train_split}[:{examples}]")
         metrics["train"] = prior.evaluate(some, return_dict=True)
-    with replacing(output / "metrics.json") as temporary:
-        temporary.write_text(json.dumps(metrics, indent=4))
-    print(json.dumps(metrics, indent=4))
+    run_folder.write_metrics(output, metrics)
 
 
 def main(_):

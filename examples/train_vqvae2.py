@@ -23,7 +23,6 @@ The Keras backend is the one in KERAS_BACKEND (tensorflow, jax or torch).
 """
 
 import importlib.util
-import json
 import sys
 import time
 from pathlib import Path
@@ -33,44 +32,29 @@ import run_folder
 from absl import app, flags
 
 import keras_vqvae2
-from keras_vqvae2.files import replacing
 
 DEFAULT_RECIPE = Path(__file__).parent / "recipes" / "vqvae2_imagenette_128.py"
 
 FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(run_folder)
 flags.DEFINE_string(
     "data", None, "Training images: a folder (nested or flat), a TFDS name or directory."
 )
 flags.DEFINE_string("validation", None, "Validation images, likewise. Default: none.")
 flags.DEFINE_string("output", None, "Folder of the run; made if it is missing.")
 flags.DEFINE_string("recipe", str(DEFAULT_RECIPE), "Python file with a function `recipe`.")
-flags.DEFINE_bool("laptop", False, "The recipe's small size: minutes, not hours.")
-flags.DEFINE_bool("resume", False, "Go on from the last checkpoint in --output, if there is one.")
 flags.DEFINE_integer("image_size", None, "Height and width of the images; overrides the recipe.")
-flags.DEFINE_integer("batch_size", None, "Images a step; overrides the recipe.")
-flags.DEFINE_integer("steps", None, "Training steps in all; overrides the recipe.")
-flags.DEFINE_integer("steps_per_epoch", None, "Steps between checkpoints; overrides the recipe.")
-flags.DEFINE_float(
-    "learning_rate", None, "A constant learning rate for Adam in place of the recipe's."
-)
-flags.DEFINE_enum(
-    "precision",
-    "float32",
-    ["float32", "mixed_bfloat16", "mixed_float16"],
-    "Dtype policy of the layers. Codebooks and losses stay float32.",
-)
 flags.DEFINE_enum("log", "csv", ["csv", "tensorboard"], "tensorboard: event files beside log.csv.")
 flags.DEFINE_integer("picture_every", 1, "Epochs between two pictures.")
 flags.DEFINE_integer(
     "validation_images", 256, "Validation images an epoch; all of them at the end."
 )
-flags.DEFINE_integer("seed", 0, "Seed of weights and of the order of the images.")
 flags.mark_flags_as_required(["data", "output"])
 
 
 def load_recipe():
     """The recipe of --recipe with the flags that override it."""
-    recipe = run_folder.load_recipe(FLAGS.recipe, FLAGS)
+    recipe = run_folder.load_recipe(FLAGS.recipe)
     if FLAGS.image_size is not None:
         channels = recipe["model"]["image_shape"][-1]
         recipe["model"]["image_shape"] = (FLAGS.image_size, FLAGS.image_size, channels)
@@ -165,9 +149,7 @@ def train():
     }
     if validation is not None:
         metrics["validation"] = model.evaluate(validation, return_dict=True)
-    with replacing(output / "metrics.json") as temporary:
-        temporary.write_text(json.dumps(metrics, indent=4))
-    print(json.dumps(metrics, indent=4))
+    run_folder.write_metrics(output, metrics)
 
 
 def main(_):

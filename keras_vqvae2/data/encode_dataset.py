@@ -51,7 +51,7 @@ def encode_dataset(
 
     Raises:
         ValueError: If the directory holds the codes of another model or of other settings, or the
-            source is empty.
+            source is empty or can be read only once.
 
     Example:
 
@@ -127,18 +127,21 @@ def encode_dataset(
     )
     size = sum(shard(i).stat().st_size for i in range(len(lengths)))
     splits[split] = tfds.core.SplitInfo(split, lengths, size, template)
-    _write_metadata(tfds, directory, features, splits, vqvae, batch.shape[1:])
+    _write_metadata(tfds, directory, features, splits, vqvae, fingerprint, batch.shape[1:])
     return directory
 
 
-def _is_array(images):
-    return hasattr(images, "shape") and hasattr(images, "dtype")
-
-
 def _batches(images, size=32):
-    if not _is_array(images):
-        return images
-    return (images[i : i + size] for i in range(0, len(images), size))
+    """The batches of a source, from the first on; a source is read more than once."""
+    if hasattr(images, "shape") and hasattr(images, "dtype"):
+        return (images[i : i + size] for i in range(0, len(images), size))
+    batches = iter(images)
+    if batches is images:
+        raise ValueError(
+            "Expected images that can be read again from the start, such as a list of batches, an "
+            f"array or a tf.data.Dataset. Received: {type(images).__name__}"
+        )
+    return batches
 
 
 def _pair(batch):
@@ -198,10 +201,7 @@ def _examples(vqvae, images, flips, skip):
     dtype, position = smallest_integer(vqvae.num_embeddings), 0
     for flipped in (False, True) if flips else (False,):
         image_id = 0
-        batches = (
-            [images[i : i + 32] for i in range(0, len(images), 32)] if _is_array(images) else images
-        )
-        for batch in batches:
+        for batch in _batches(images):
             pixels, labels = _pair(batch)
             count = len(pixels)
             if position + count > skip:
@@ -214,9 +214,9 @@ def _examples(vqvae, images, flips, skip):
             position, image_id = position + count, image_id + count
 
 
-def _write_metadata(tfds, directory, features, splits, vqvae, image_shape):
+def _write_metadata(tfds, directory, features, splits, vqvae, fingerprint, image_shape):
     metadata = {
-        "fingerprint": vqvae.fingerprint(),
+        "fingerprint": fingerprint,
         "levels": list(vqvae.levels),
         "num_embeddings": vqvae.num_embeddings,
         "image_shape": list(image_shape),

@@ -147,7 +147,9 @@ def test_errors(vqvae, images, tmp_path):
     with pytest.raises(TypeError, match="crop"):
         codes_from_tfds(path, crop="random")
     with pytest.raises(ValueError, match="an empty source"):
-        encode_dataset(vqvae, iter(()), tmp_path / "empty", verbose=0)
+        encode_dataset(vqvae, [], tmp_path / "empty", verbose=0)
+    with pytest.raises(ValueError, match="read again from the start.*Received: generator"):
+        encode_dataset(vqvae, (batch for batch in [images]), tmp_path / "once", verbose=0)
     with pytest.raises(ValueError, match="plain name. Received: split='a/b'"):
         encode_dataset(vqvae, images, tmp_path / "x", "a/b", verbose=0)
 

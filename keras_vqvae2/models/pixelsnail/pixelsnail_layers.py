@@ -73,8 +73,7 @@ class RowContext(keras.layers.Layer):
             self.convs.append(conv)
 
     def call(self, inputs):
-        above = ops.pad(self.of_rows(inputs)[:, :-1], ((0, 0), (1, 0), (0, 0), (0, 0)))
-        return above
+        return ops.pad(self.of_rows(inputs)[:, :-1], ((0, 0), (1, 0), (0, 0), (0, 0)))
 
     def of_rows(self, codes):
         """Features of rows, each from its own codes only: what the row below it will see."""
