@@ -4,7 +4,17 @@ import keras
 import numpy as np
 import pytest
 
-GOLDEN = Path(__file__).parent / "golden"
+TESTS = Path(__file__).parent
+GOLDEN = TESTS / "golden"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Scripts start processes that import and compile for long: one backend is enough each time."""
+    if keras.backend.backend() != "tensorflow":
+        for item in items:
+            if {"examples", "benchmarks"} & set(item.path.relative_to(TESTS).parts):
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)

@@ -78,13 +78,15 @@ def test_images_to_codes_to_a_prior_to_images_with_a_kill_on_the_way(tmp_path):
     # encode_dataset, killed once, ends with the files of the whole one.
     codes, killed = tmp_path / "codes", tmp_path / "killed_codes"
     flags = [f"--preset={tmp_path}/vqvae", f"--data={images}", "--flips", "--shard_size=2"]
-    flags += ["--batch_size=2", f"--output={killed}"]
+    flags += ["--batch_size=2", "--crops=1", "--resize=20", f"--output={killed}"]
     process = start("encode_dataset", *flags)
     kill_when(process, lambda: any(killed.glob("*.array_record-*")))
     run("encode_dataset", *flags)
     source = images_from_folder(images, 16, batch_size=2, labels=True)
     encode = {"class_names": class_names(images), "flips": True, "shard_size": 2, "verbose": 0}
-    encode_dataset(vqvae, source, codes, **encode)
+    crops = {"resize": 20, "crop": "random", "flip": True}
+    crops = images_from_folder(images, 16, batch_size=2, labels=True, **crops)
+    encode_dataset(vqvae, source.concatenate(crops), codes, **encode)
     assert files(killed) == files(codes)
     encode_dataset(vqvae, source, codes, "validation", **encode)
 
@@ -132,6 +134,11 @@ def test_images_to_codes_to_a_prior_to_images_with_a_kill_on_the_way(tmp_path):
         ("train_prior", ["--codes=nowhere", "--level=top"], "encode_dataset has finished"),
         ("generate", ["--preset=vqvae2_imagenette_128"], "Expected the name of a preset of"),
         ("encode_dataset", ["--preset=none", "--data=images"], "Expected the name of a preset"),
+        (
+            "encode_dataset",
+            ["--preset=vqvae2_imagenette_128", "--data=images", "--crops=2"],
+            "a --resize above 128. Received: --resize=None",
+        ),
     ],
 )
 def test_errors_are_one_sentence(tmp_path, script, flags, message):

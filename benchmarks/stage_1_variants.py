@@ -1,0 +1,133 @@
+"""What decides how good reconstructions are: one budget, one change at a time.
+
+    pip install -e '.[perceptual]'
+    python benchmarks/stage_1_variants.py --data=clothing/train --validation=clothing/validation \\
+        --output=runs/variants.jsonl
+
+The first variant is the recipe (examples/recipes/vqvae2_clothing_64.py) without its extras: plain
+squared error over the variance, codes that start from data, straight-through gradient, warm-up and
+cosine decay. Every other one differs in what its name says. All train for --steps steps on the
+same images in the same order, from the same seed, and are measured on the validation images.
+
+Rows are kept in --output as they are finished; the same command goes on after the last.
+"""
+
+import importlib.util
+import json
+import time
+from pathlib import Path
+
+import keras
+import measure
+from absl import app, flags
+
+import keras_vqvae2
+
+RECIPE = Path(__file__).parents[1] / "examples" / "recipes" / "vqvae2_clothing_64.py"
+# What a variant changes: arguments of the model, attributes of its quantizers, of the training.
+VARIANTS = {
+    "the recipe's basis": {},
+    "residual units 32": {"model": {"residual_units": 32}},
+    "plain loss (variance 1)": {"model": {"data_variance": 1.0}},
+    "codes start at random": {"quantizers": {"data_initialization": False}},
+    "averages start at zero": {
+        "quantizers": {
+            "data_initialization": False,
+            "restart_threshold": 0.0,
+            "zero_debias": True,
+            "epsilon": 1e-5,
+        }
+    },
+    "no restart of dead codes": {"model": {"restart_threshold": 0.0}},
+    "rotation trick": {"model": {"gradient": "rotation"}},
+    "constant learning rate": {"training": {"schedule": "constant"}},
+    "learning rate 4e-4": {"training": {"learning_rate": 4e-4}},
+    "averaged weights (0.99)": {"training": {"ema_momentum": 0.99}},
+    "quantizer dropout 0.1": {"model": {"quantizer_dropout": 0.1}},
+    "quantizer dropout 0.25": {"model": {"quantizer_dropout": 0.25}},
+    "LPIPS 0.1": {"model": {"perceptual_weight": 0.1}},
+    "LPIPS 0.3": {"model": {"perceptual_weight": 0.3}},
+}
+COLUMNS = ["psnr", "ssim", "lpips", "psnr_top", "perplexity_top", "perplexity_bottom"]
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("data", None, "Folder of training images.")
+flags.DEFINE_string("validation", None, "Folder of validation images.")
+flags.DEFINE_string("output", None, "File for the rows; what it holds already is not run again.")
+flags.DEFINE_list("variants", list(VARIANTS), "Names of variants, all by default.")
+flags.DEFINE_integer("steps", 500, "Training steps of a variant.", lower_bound=1)
+flags.DEFINE_integer("batch_size", 32, "Images a step.", lower_bound=1)
+flags.DEFINE_integer("hidden_units", 128, "Channels of the maps.", lower_bound=2)
+flags.mark_flags_as_required(["data", "validation", "output"])
+
+
+def basis():
+    """The recipe's model and data, without what other variants add."""
+    spec = importlib.util.spec_from_file_location("recipe", RECIPE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    recipe = module.recipe()
+    extras = {"quantizer_dropout", "perceptual_weight", "perceptual_network", "gradient"}
+    model = {name: value for name, value in recipe["model"].items() if name not in extras}
+    return {**model, "hidden_units": FLAGS.hidden_units}, recipe["data"]
+
+
+def optimizer(schedule="cosine", learning_rate=1e-3, ema_momentum=None):
+    warmup = FLAGS.steps // 10
+    if schedule == "cosine":
+        learning_rate = keras.optimizers.schedules.CosineDecay(
+            1e-5,
+            FLAGS.steps - warmup,
+            alpha=0.01,
+            warmup_target=learning_rate,
+            warmup_steps=warmup,
+        )
+    averaged = {} if ema_momentum is None else {"use_ema": True, "ema_momentum": ema_momentum}
+    return keras.optimizers.Adam(learning_rate, **averaged)
+
+
+def run(variant):
+    """Trains and measures one variant. Returns its row as a dict."""
+    changes = VARIANTS[variant]
+    arguments, data = basis()
+    keras.utils.set_random_seed(0)
+    model = keras_vqvae2.VQVAE2(**{**arguments, **changes.get("model", {})})
+    for level in model.levels:
+        for name, value in changes.get("quantizers", {}).items():
+            setattr(model.get_layer(f"quantizer_{level}"), name, value)
+    model.compile(optimizer=optimizer(**changes.get("training", {})))
+    size = model.image_shape[:2]
+    images = keras_vqvae2.data.images_from_folder(
+        FLAGS.data, size, FLAGS.batch_size, shuffle=True, repeat=True, **data
+    )
+    started = time.time()
+    model.fit(images, epochs=1, steps_per_epoch=FLAGS.steps)
+    seconds = time.time() - started
+    validation = keras_vqvae2.data.images_from_folder(FLAGS.validation, size, FLAGS.batch_size)
+    measured = keras_vqvae2.metrics.evaluate_reconstructions(model, validation)
+    return {"variant": variant, "steps": FLAGS.steps, "seconds": seconds, **measured}
+
+
+def main(_):
+    unknown = set(FLAGS.variants) - set(VARIANTS)
+    if unknown:
+        raise app.UsageError(f"Expected some of {list(VARIANTS)}. Received: {sorted(unknown)}")
+    path = Path(FLAGS.output)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    for variant in FLAGS.variants:
+        if not any(row["variant"] == variant for row in rows):
+            rows.append(run(variant))
+            with path.open("a") as file:
+                file.write(json.dumps(rows[-1]) + "\n")
+            keras.backend.clear_session()
+    cells = [
+        [row["variant"], *(f"{row[name]:.3f}" for name in COLUMNS), f"{row['seconds']:.0f}"]
+        for row in rows
+    ]
+    print(measure.markdown_table(["variant", *COLUMNS, "seconds"], cells), end="\n\n")
+    print(measure.environment())
+
+
+if __name__ == "__main__":
+    app.run(main)

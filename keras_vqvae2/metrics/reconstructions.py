@@ -1,0 +1,82 @@
+import math
+
+import numpy as np
+
+from keras_vqvae2.metrics.codebook_perplexity import CodebookPerplexity
+from keras_vqvae2.metrics.codebook_usage import CodebookUsage
+from keras_vqvae2.metrics.lpips import LPIPS
+from keras_vqvae2.metrics.peak_signal_noise_ratio import PeakSignalNoiseRatio
+from keras_vqvae2.metrics.structural_similarity import StructuralSimilarity
+
+
+def evaluate_reconstructions(vqvae, images, perceptual_network="alexnet"):
+    """Measures what a `VQVAE2` keeps of images.
+
+    Args:
+        vqvae: `VQVAE2`.
+        images: An array of images, or batches of them, with labels (which are ignored) or without,
+            such as a `tf.data.Dataset`: floats in `[0, 1]` or uint8, `(N, H, W, C)`.
+        perceptual_network: Network of `LPIPS`; None leaves it out.
+
+    Returns:
+        Dict of floats: `images`, their number; `psnr` in dB, `ssim` and `lpips`, means over images;
+        `psnr_…` for each level but the finest, with the finer levels left out; `perplexity_…` and
+        `usage_…` of each level; `bits_per_pixel`, codes times `log2(num_embeddings)`.
+
+    Raises:
+        ValueError: If there are no images, or they do not fit the model.
+        ImportError: If LPIPS is wanted and its weights are not installed.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import keras_vqvae2
+
+    vqvae = keras_vqvae2.VQVAE2((32, 32, 3), hidden_units=8, residual_units=4)
+    images = np.random.default_rng(0).uniform(size=(4, 32, 32, 3))
+    measured = keras_vqvae2.metrics.evaluate_reconstructions(vqvae, images)
+    print(round(measured["bits_per_pixel"], 2))  # 0.7
+    ```
+    """
+    of_images = {"psnr": PeakSignalNoiseRatio(), "ssim": StructuralSimilarity()}
+    if perceptual_network is not None:
+        of_images["lpips"] = LPIPS(perceptual_network)
+    of_upper_levels = {f"psnr_{level}": PeakSignalNoiseRatio() for level in vqvae.levels[:-1]}
+    of_codes = {
+        f"{name}_{level}": metric(vqvae.num_embeddings)
+        for name, metric in (("perplexity", CodebookPerplexity), ("usage", CodebookUsage))
+        for level in vqvae.levels
+    }
+    count = 0
+    for batch in _batches(images):
+        codes = vqvae.encode(batch)
+        pixels = batch / np.float32(255) if batch.dtype == np.uint8 else batch
+        reconstructions = vqvae.decode(codes)
+        for metric in of_images.values():
+            metric.update_state(pixels, reconstructions)
+        for i, metric in enumerate(of_upper_levels.values()):
+            upper = {level: codes[level] for level in vqvae.levels[: i + 1]}
+            metric.update_state(pixels, vqvae.decode(upper))
+        for name, metric in of_codes.items():
+            metric.update_state(codes[name.split("_", 1)[1]])
+        count += len(batch)
+        bits = sum(values[0].size for values in codes.values()) * math.log2(vqvae.num_embeddings)
+        bits_per_pixel = bits / math.prod(batch.shape[1:3])
+    if not count:
+        raise ValueError("Expected images. Received: an empty source")
+    measured = {**of_images, **of_upper_levels, **of_codes}
+    return {
+        "images": count,
+        "bits_per_pixel": bits_per_pixel,
+        **{name: float(metric.result()) for name, metric in measured.items()},
+    }
+
+
+def _batches(images, size=64):
+    """NumPy arrays of images, without labels."""
+    if hasattr(images, "shape"):
+        yield from (images[i : i + size] for i in range(0, len(images), size))
+        return
+    for batch in images:
+        yield np.asarray(batch[0] if isinstance(batch, (tuple, list)) else batch)
