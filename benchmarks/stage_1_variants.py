@@ -57,6 +57,7 @@ flags.DEFINE_string("output", None, "File for the rows; what it holds already is
 flags.DEFINE_list("variants", list(VARIANTS), "Names of variants, all by default.")
 flags.DEFINE_integer("steps", 500, "Training steps of a variant.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 32, "Images a step.", lower_bound=1)
+flags.DEFINE_string("dtype", "float32", "Dtype policy, such as mixed_bfloat16.")
 flags.DEFINE_integer("hidden_units", 128, "Channels of the maps.", lower_bound=2)
 flags.mark_flags_as_required(["data", "validation", "output"])
 
@@ -91,7 +92,7 @@ def run(variant):
     changes = VARIANTS[variant]
     arguments, data = basis()
     keras.utils.set_random_seed(0)
-    model = keras_vqvae2.VQVAE2(**{**arguments, **changes.get("model", {})})
+    model = keras_vqvae2.VQVAE2(**{**arguments, **changes.get("model", {})}, dtype=FLAGS.dtype)
     for level in model.levels:
         for name, value in changes.get("quantizers", {}).items():
             setattr(model.get_layer(f"quantizer_{level}"), name, value)

@@ -12,6 +12,7 @@ From parts that were trained here, kept as one preset on the way:
 same: after a kill the same command draws only what is missing.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -61,6 +62,18 @@ def open_generator():
     return keras_vqvae2.HierarchicalImageGenerator(vqvae, priors, names)
 
 
+def recorded_parts():
+    """Recipe and commit of each part whose preset says so, to be kept with the generator."""
+    parts = {}
+    for folder in map(Path, [FLAGS.vqvae or "", *(FLAGS.priors or ())]):
+        if (folder / "metadata.json").is_file():
+            recorded = json.loads((folder / "metadata.json").read_text())
+            level = json.loads((folder / "config.json").read_text())["config"].get("level")
+            part = f"prior_{level}" if level else "vqvae"
+            parts[part] = {name: recorded.get(name) for name in ("recipe", "commit")}
+    return parts
+
+
 def numbers(name, kind):
     """The value of a flag: None, a number, or a dict from level to one."""
     text = getattr(FLAGS, name)
@@ -81,7 +94,9 @@ def generate():
     output = Path(FLAGS.output)
     generator = open_generator()
     if FLAGS.save_preset is not None:
-        generator.save_to_preset(FLAGS.save_preset, weights_dtype="float16")
+        generator.save_to_preset(
+            FLAGS.save_preset, weights_dtype="float16", metadata={"parts": recorded_parts()}
+        )
     names = generator.label_names or [str(i) for i in range(generator.num_classes or 1)]
     classes = FLAGS.labels or names
     settings = {

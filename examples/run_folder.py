@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import json
+import subprocess
 from pathlib import Path
 
 import keras
@@ -55,6 +56,18 @@ def load_recipe(path, **arguments):
         recipe["optimizer"] = keras.optimizers.Adam(FLAGS.learning_rate)
     recipe["steps_per_epoch"] = min(recipe["steps_per_epoch"], recipe["steps"])
     return recipe
+
+
+def provenance(recipe_path):
+    """What a preset's `metadata.json` says of its making: the recipe, and the project's commit."""
+    recipe, project = Path(recipe_path).resolve(), Path(__file__).resolve().parents[1]
+    try:
+        command = ["git", "-C", project, "rev-parse", "HEAD"]
+        commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = None  # installed without git, or not a clone
+    inside = recipe.is_relative_to(project)
+    return {"recipe": str(recipe.relative_to(project)) if inside else recipe.name, "commit": commit}
 
 
 def restore_or_build(output, resume, build):

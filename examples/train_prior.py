@@ -48,6 +48,7 @@ flags.DEFINE_string("validation_split", "validation", "Split to stop by; empty f
 flags.DEFINE_integer(
     "patience", None, "Epochs without a better validation loss before training ends."
 )
+flags.DEFINE_bool("xla", None, "Compile by XLA; by default on TensorFlow and JAX, not PyTorch.")
 flags.DEFINE_bool("gradient_checkpointing", False, "Less memory, a third more time.")
 flags.DEFINE_integer(
     "validation_examples", 512, "Validation examples an epoch; all of them at the end."
@@ -88,9 +89,9 @@ def build(recipe, arguments):
         gradient_checkpointing=FLAGS.gradient_checkpointing,
         dtype=FLAGS.precision,
     )
-    # XLA makes TensorFlow a quarter faster here; PyTorch's compiler takes minutes to start.
-    jit_compile = "auto" if keras.backend.backend() == "torch" else True
-    prior.compile(optimizer=recipe["optimizer"], jit_compile=jit_compile)
+    # In float32 XLA makes TensorFlow a quarter faster; PyTorch's compiler takes minutes to start.
+    xla = keras.backend.backend() != "torch" if FLAGS.xla is None else FLAGS.xla
+    prior.compile(optimizer=recipe["optimizer"], jit_compile=xla)
     return prior
 
 
@@ -153,10 +154,11 @@ def train():
     ]
     if prior.optimizer.use_ema:
         callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
+    metadata = run_folder.provenance(FLAGS.recipe)
     best = None
     if validation is not None:
         patience = FLAGS.patience or recipe.get("patience")
-        best = keras_vqvae2.callbacks.BestPreset(output, patience=patience)
+        best = keras_vqvae2.callbacks.BestPreset(output, patience=patience, metadata=metadata)
         callbacks.append(best)
     callbacks.append(Curves(output, recipe, uniform))
 
@@ -175,7 +177,7 @@ def train():
     seconds = time.time() - started
     metrics = {"parameters": prior.count_params(), "seconds": round(seconds), "uniform": uniform}
     if validation is None:
-        prior.save_to_preset(output / "preset")
+        prior.save_to_preset(output / "preset", metadata=metadata)
     else:
         metrics["steps"] = best.best()["epoch"] * per_epoch
         prior = keras_vqvae2.PixelSnailPrior.from_preset(output / "preset", dtype=FLAGS.precision)

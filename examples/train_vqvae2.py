@@ -141,7 +141,8 @@ def train():
     )
     seconds = time.time() - started
 
-    model.save_to_preset(output / "preset")
+    metadata = run_folder.provenance(FLAGS.recipe)
+    model.save_to_preset(output / "preset", metadata=metadata)
     metrics = {
         "parameters": model.count_params(),
         "steps": epochs * per_epoch,

@@ -20,6 +20,7 @@ class BestPreset(keras.callbacks.Callback):
         directory: Folder of the run.
         monitor: What is watched. Defaults to `"val_loss"`.
         patience: None, or after how many epochs without a better one training ends.
+        metadata: None, or a dict of further entries for the preset's `metadata.json`.
 
     Example:
 
@@ -36,11 +37,12 @@ class BestPreset(keras.callbacks.Callback):
     ```
     """
 
-    def __init__(self, directory, monitor="val_loss", patience=None):
+    def __init__(self, directory, monitor="val_loss", patience=None, metadata=None):
         super().__init__()
         self.directory = Path(directory)
         self.monitor = monitor
         self.patience = patience
+        self.metadata = metadata
 
     def on_epoch_end(self, epoch, logs=None):
         if self.monitor not in (logs or {}):
@@ -52,7 +54,7 @@ class BestPreset(keras.callbacks.Callback):
             if self.patience is not None and epoch + 1 - best["epoch"] >= self.patience:
                 self.model.stop_training = True
             return
-        self.model.save_to_preset(self.directory / "preset")
+        self.model.save_to_preset(self.directory / "preset", metadata=self.metadata)
         with replacing(self.directory / "best.json") as temporary:
             temporary.write_text(json.dumps({"epoch": epoch + 1, self.monitor: value}))
 

@@ -277,7 +277,7 @@ class HierarchicalImageGenerator(PresetUser):
         }
         return model_class(vqvae, priors, config["label_names"], config["settings"])
 
-    def save_to_preset(self, directory, weights_dtype=None):
+    def save_to_preset(self, directory, weights_dtype=None, metadata=None):
         """Saves the parts as one preset directory: `vqvae/`, and `prior_<level>/` for each level.
 
         The directory appears at once when all of it is written, as with `VQVAE2`.
@@ -286,13 +286,15 @@ class HierarchicalImageGenerator(PresetUser):
             directory: The directory to write.
             weights_dtype: None, or `"float16"` to store the weights of the priors in half the
                 space.
+            metadata: As in `PresetModel.save_to_preset`.
 
         Raises:
-            ValueError: If `directory` holds anything but a preset.
+            ValueError: If `directory` holds anything but a preset, or `metadata` has names of its
+                own entries.
         """
         parts = {"vqvae": self.vqvae} | {f"prior_{k}": prior for k, prior in self.priors.items()}
         dtypes = {name: weights_dtype for name in parts if name != "vqvae"}
-        preset_files.write_parts(self, parts, directory, dtypes)
+        preset_files.write_parts(self, parts, directory, dtypes, metadata)
 
 
 def _check_fit(vqvae, priors, label_names):

@@ -164,13 +164,13 @@ def load_weights(model, paths):
         raise ValueError(f"{misfit}Received: {skipped}")
 
 
-def write(model, directory, max_shard_size, weights_dtype=None):
+def write(model, directory, max_shard_size, weights_dtype=None, metadata=None):
     """Writes a preset directory; see `PresetModel.save_to_preset`."""
     with _replacing(directory) as new:
-        _write(model, new, max_shard_size, weights_dtype)
+        _write(model, new, max_shard_size, weights_dtype, metadata)
 
 
-def write_parts(whole, parts, directory, weights_dtype=None):
+def write_parts(whole, parts, directory, weights_dtype=None, metadata=None):
     """Writes a preset directory of several models.
 
     Args:
@@ -178,15 +178,17 @@ def write_parts(whole, parts, directory, weights_dtype=None):
         parts: Dict from the name of a folder to a model.
         directory: The directory.
         weights_dtype: None, or a dict from name to dtype: `PresetModel.save_to_preset`.
+        metadata: None, or a dict of further entries for `metadata.json`.
     """
     with _replacing(directory) as new:
         for name, model in parts.items():
             (new / name).mkdir()
             _write(model, new / name, 10, (weights_dtype or {}).get(name))
-        _write_description(whole, new, sum(model.count_params() for model in parts.values()))
+        parameters = sum(model.count_params() for model in parts.values())
+        _write_description(whole, new, parameters, metadata)
 
 
-def _write(model, new, max_shard_size, weights_dtype):
+def _write(model, new, max_shard_size, weights_dtype, metadata=None):
     # The same graph and layers without the optimizer, which `model.save_weights` would add.
     graph = keras.Model(model.inputs, model.outputs)
     inside = {id(v) for v in graph.weights}
@@ -204,7 +206,7 @@ def _write(model, new, max_shard_size, weights_dtype):
     if weights_dtype is not None:
         for path in new.glob("*.weights.h5"):
             _store_as(path, weights_dtype)
-    _write_description(model, new, model.count_params())
+    _write_description(model, new, model.count_params(), metadata)
 
 
 def _store_as(path, dtype):
@@ -223,7 +225,7 @@ def _store_as(path, dtype):
         old.visititems(copy)
 
 
-def _write_description(model, new, parameters):
+def _write_description(model, new, parameters, further=None):
     config = serialize_model(model)
     weights = sorted(path for path in new.iterdir() if path.is_file())
     metadata = {
@@ -233,6 +235,10 @@ def _write_description(model, new, parameters):
         "date_saved": datetime.datetime.now().strftime("%Y-%m-%d@%H:%M:%S"),
         "sha256": {path.name: _sha256(path) for path in weights},
     }
+    taken = sorted(set(metadata) & set(further or {}))
+    if taken:
+        raise ValueError(f"Expected names other than {list(metadata)}. Received: {taken}")
+    metadata.update(further or {})
     (new / CONFIG_FILE).write_text(json.dumps(config, indent=4))
     (new / METADATA_FILE).write_text(json.dumps(metadata, indent=4))
 

@@ -197,7 +197,7 @@ class PresetModel(PresetUser, GuardedTrainer, keras.Model):
             preset_files.load_weights(model, weights)
         return model
 
-    def save_to_preset(self, directory, max_shard_size=10, weights_dtype=None):
+    def save_to_preset(self, directory, max_shard_size=10, weights_dtype=None, metadata=None):
         """Saves config and weights, without the optimizer, as a preset directory.
 
         The directory appears at once when all of it is written. A preset that was there before
@@ -209,9 +209,11 @@ class PresetModel(PresetUser, GuardedTrainer, keras.Model):
                 this size. 10 is KerasHub's. `None` writes one file.
             weights_dtype: None, or `"float16"` to store the weights in half the space. They are
                 float32 again when they are loaded.
+            metadata: None, or a dict of further entries for `metadata.json`, such as the recipe.
 
         Raises:
             ValueError: If `directory` holds anything but a preset, if the class is not
-                registered, or if weights lie outside the functional graph.
+                registered, if weights lie outside the functional graph, or if `metadata` has
+                names of its own entries.
         """
-        preset_files.write(self, directory, max_shard_size, weights_dtype)
+        preset_files.write(self, directory, max_shard_size, weights_dtype, metadata)

@@ -1,12 +1,16 @@
 """The benchmarks run, at sizes that say nothing about speed."""
 
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import keras
 import pytest
+from PIL import Image
+
+from keras_vqvae2.data import sample_photographs
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 BACKEND = keras.backend.backend()
@@ -90,3 +94,27 @@ def test_train_prior_step():
         seconds, codes_a_second, peak, parameters = map(float, row[4:])
         assert codes_a_second == pytest.approx(256 / seconds, rel=0.05)
         assert peak > 100 and parameters == 4_461_848
+
+
+def test_first_images():
+    rows, messages = run("first_images.py", "--preset=imagenette_128", "--images=2")
+    assert [row[:3] for row in rows] == [["imagenette_128", "2", BACKEND]], messages
+    assert all(float(seconds) > 0 for seconds in rows[0][3:])
+
+
+def test_stage_1_variants(tmp_path):
+    for split in ("train", "validation"):
+        (tmp_path / split).mkdir()
+        for i, photograph in enumerate(sample_photographs((64, 64))):
+            Image.fromarray(photograph).save(tmp_path / split / f"{i}.png")
+    command = [sys.executable, BENCHMARKS / "stage_1_variants.py", f"--data={tmp_path}/train"]
+    command += [f"--validation={tmp_path}/validation", f"--output={tmp_path}/rows.jsonl"]
+    command += ["--steps=1", "--batch_size=2", "--hidden_units=8"]
+    first, second = "averages start at zero", "learning rate 4e-4"
+    for variants in (first, f"{first},{second}"):
+        done = subprocess.run([*command, f"--variants={variants}"], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert [row["variant"] for row in rows] == [first, second]
+    assert all(0 < row["psnr"] < 30 and row["lpips"] > 0 for row in rows)
+    assert f"| {second}" in done.stdout

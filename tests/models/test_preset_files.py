@@ -153,6 +153,15 @@ def test_a_file_is_never_replaced(model, tmp_path):
         write(model, tmp_path / "file", max_shard_size=10)
 
 
+def test_further_metadata_is_kept_beside_its_own(model, tmp_path):
+    model.save_to_preset(tmp_path / "noted", metadata={"recipe": "mine.py"})
+    metadata = json.loads((tmp_path / "noted" / "metadata.json").read_text())
+    assert metadata["recipe"] == "mine.py" and metadata["parameter_count"] == model.count_params()
+    with pytest.raises(ValueError, match=r"names other than .*Received: \['sha256'\]"):
+        model.save_to_preset(tmp_path / "other", metadata={"sha256": {}})
+    assert not (tmp_path / "other").exists()
+
+
 @pytest.mark.parametrize("failing", ["write_text", "rename"])
 def test_a_failure_leaves_the_old_preset(directory, tmp_path, monkeypatch, failing):
     before = contents(directory)
