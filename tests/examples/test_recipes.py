@@ -3,10 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from keras_vqvae2 import VQVAE2, PixelSnailPrior
+from keras_vqvae2 import VQVAE2, HierarchicalImageGenerator, PixelSnailPrior
 
 FOLDER = Path(__file__).parents[2] / "examples" / "recipes"
 RECIPES = sorted(FOLDER.glob("vqvae2_*.py"))
+PRIORS = sorted(FOLDER.glob("priors_*.py"))
 
 
 def load(path):
@@ -29,12 +30,20 @@ def test_a_recipe_makes_the_preset_of_its_name(path):
     assert module.recipe(laptop=True)["steps"] < module.recipe()["steps"]
 
 
+def test_every_bundled_generator_has_its_recipes():
+    for prefix, paths in (("vqvae2_", RECIPES), ("priors_", PRIORS)):
+        names = {path.stem.removeprefix(prefix) for path in paths}
+        assert names == set(HierarchicalImageGenerator.presets)
+
+
+@pytest.mark.parametrize("path", PRIORS, ids=lambda p: p.stem)
 @pytest.mark.parametrize("level", ["top", "bottom"])
-def test_the_priors_recipe_makes_the_bundled_priors(level):
-    module = load(FOLDER / "priors_imagenette_128.py")
+def test_a_priors_recipe_makes_the_bundled_priors(path, level):
+    module = load(path)
     for word in ("Command", "Hardware", "Wall time", "nats"):
         assert word in module.__doc__
-    bundled = PixelSnailPrior.from_preset(f"pixelsnail_imagenette_128_{level}", load_weights=False)
+    name = f"pixelsnail_{path.stem.removeprefix('priors_')}_{level}"
+    bundled = PixelSnailPrior.from_preset(name, load_weights=False)
     for laptop in (False, True):
         recipe = module.recipe(level, laptop=laptop)
         config = bundled.get_config()

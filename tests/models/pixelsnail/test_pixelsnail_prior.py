@@ -211,7 +211,7 @@ def test_presets_have_just_so_many_parameters(name):
     with keras.StatelessScope(initialize_variables=False):
         prior = PixelSnailPrior.from_preset(name, load_weights=False)
     assert prior.count_params() == COUNTS[name] == entry["parameters"]
-    assert entry["has_weights"] == ("imagenette" in name)
+    assert entry["has_weights"] == ("config" not in entry)
 
 
 @pytest.mark.parametrize(
