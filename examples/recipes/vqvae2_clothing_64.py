@@ -15,7 +15,7 @@ import keras
 
 def recipe(laptop=False):
     """What to train and how; `laptop=True` is the same in small, minutes on two cores."""
-    steps = 300 if laptop else 4000
+    steps = 300 if laptop else 3000
     return {
         "model": {
             "image_shape": (64, 64, 3),
