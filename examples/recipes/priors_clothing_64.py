@@ -3,7 +3,7 @@
 Command:    for each level L of top and bottom,
             python examples/train_prior.py --recipe=examples/recipes/priors_clothing_64.py \\
                 --codes=runs/clothing_64_codes --level=L --output=runs/clothing_64_L
-            on the codes of examples/encode_dataset.py with --flips --crops=6 --resize=66
+            on the codes of examples/encode_dataset.py with --flips --crops=6 --resize=68
 Hardware:   2 CPU cores, TensorFlow backend compiled by XLA, float32
 Wall time:
 Reached:    validation nats a code
@@ -26,7 +26,7 @@ def recipe(level, laptop=False):
     }
     if level == "top":
         model = {**common, "residual_units": 128, "attention_heads": 4, "dropout": 0.2}
-        batch_size, steps = 64, 2000
+        batch_size, steps = 64, 1200
     else:
         model = {
             **common,
@@ -37,7 +37,7 @@ def recipe(level, laptop=False):
             "condition_kernel_size": 3,
             "dropout": 0.1,
         }
-        batch_size, steps = 32, 2000
+        batch_size, steps = 32, 1200
     steps = 100 if laptop else steps
     return {
         "model": model,
