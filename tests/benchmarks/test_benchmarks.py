@@ -118,3 +118,21 @@ def test_stage_1_variants(tmp_path):
     assert [row["variant"] for row in rows] == [first, second]
     assert all(0 < row["psnr"] < 30 and row["lpips"] > 0 for row in rows)
     assert f"| {second}" in done.stdout
+
+
+def test_feature_metrics():
+    command = [sys.executable, BENCHMARKS / "feature_metrics.py", "--samples=40", "--width=16"]
+    command += ["--metrics=precision_recall", "--implementations=keras_vqvae2,prdc"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    ours, *others = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in done.stdout.splitlines()
+        if line.startswith("| precision_recall")
+    ]
+    precision, recall = map(float, ours[5].split())
+    assert ours[1] == "keras_vqvae2" and 0 < precision < 1 and 0 < recall <= 1
+    assert float(ours[2]) >= 0 and float(ours[4]) == 1.0
+    for row in others:
+        if not row[2].startswith("not installed"):
+            assert list(map(float, row[5].split()))[:2] == [precision, recall], done.stderr

@@ -1,0 +1,173 @@
+import zipfile
+
+import numpy as np
+
+from keras_vqvae2.files import replacing
+from keras_vqvae2.metrics.feature_sets import as_features, check_widths
+
+_BLOCK = 4096  # rows turned into float64 at a time
+
+
+class FeatureStatistics:
+    """Mean and covariance of features, added batch by batch.
+
+    State is the number of samples, their mean and their scatter, the sum of
+    `(x - mean)(x - mean)^T`, in float64: `8 * D * (D + 1)` bytes, whatever the number of samples.
+    Batches are joined by the update of Chan, Golub and LeVeque, which, unlike sums of squares,
+    loses nothing where the mean is large beside the spread.
+
+    Args:
+        features: None, or the first features, shape `(N, D)`.
+
+    Attributes:
+        count: Number of samples.
+        width: `D`; None before the first features.
+        mean: float64, shape `(D,)`.
+        covariance: float64, shape `(D, D)`: the unbiased one, divided by `count - 1`.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import keras_vqvae2
+
+    features = np.random.default_rng(0).normal(size=(100, 3))
+    statistics = keras_vqvae2.metrics.FeatureStatistics()
+    for batch in np.split(features, 4):
+        statistics.update(batch)
+    print(np.allclose(statistics.covariance, np.cov(features, rowvar=False)))  # True
+    statistics.save("reference.npz")
+    print(keras_vqvae2.metrics.FeatureStatistics.load("reference.npz").count)  # 100
+    ```
+
+    Reference:
+        - Chan, Golub, LeVeque 1983, "Algorithms for Computing the Sample Variance".
+    """
+
+    def __init__(self, features=None):
+        self.count = 0
+        self._mean = self._scatter = None
+        if features is not None:
+            self.update(features)
+
+    @property
+    def width(self):
+        return None if self._mean is None else len(self._mean)
+
+    @property
+    def mean(self):
+        self._check_count(1)
+        return self._mean.copy()
+
+    @property
+    def covariance(self):
+        self._check_count(2)
+        return self._scatter / (self.count - 1)
+
+    def update(self, features):
+        """Adds features.
+
+        Args:
+            features: Array or tensor of shape `(batch, D)`.
+
+        Raises:
+            ValueError: If the shape does not fit or a number is not finite.
+        """
+        features = as_features(features)
+        if self._mean is None:
+            self._mean = np.zeros(features.shape[1])
+            self._scatter = np.zeros((features.shape[1], features.shape[1]))
+        check_widths(features.shape[1], self.width)
+        for start in range(0, len(features), _BLOCK):
+            block = features[start : start + _BLOCK].astype("float64")  # (b, D)
+            mean = block.mean(axis=0)
+            block -= mean
+            self._join(len(block), mean, block)
+
+    def merge(self, other):
+        """Adds what another `FeatureStatistics` has seen.
+
+        Raises:
+            ValueError: If it is of another width.
+        """
+        if not other.count:
+            return
+        if not self.count:
+            self._mean, self._scatter = np.zeros_like(other._mean), np.zeros_like(other._scatter)
+        check_widths(other.width, self.width)
+        scatter = other._scatter.copy()  # also where `other` is this one
+        self._join(other.count, other._mean, np.empty((0, other.width)))
+        self._scatter += scatter
+
+    def _join(self, count, mean, centred):
+        """Adds `count` samples of this mean and of the scatter `centred^T centred`."""
+        total = self.count + count
+        step = mean - self._mean
+        # The means' difference enters the scatter as one more row.
+        rows = np.concatenate([centred, np.sqrt(self.count * count / total) * step[None]])
+        self._scatter += rows.T @ rows  # (D, b + 1) @ (b + 1, D)
+        self._mean = self._mean + (count / total) * step
+        self.count = total
+
+    def save(self, path):
+        """Writes an `.npz` file: `mu`, `sigma` (the names other tools read) and `count`.
+
+        Args:
+            path: The file, which the finished one replaces at once.
+
+        Raises:
+            ValueError: If there are fewer than 2 samples, or the name does not end in `.npz`.
+        """
+        if not str(path).endswith(".npz"):
+            raise ValueError(f"Expected a name that ends in .npz. Received: {path}")
+        content = {"mu": self.mean, "sigma": self.covariance, "count": self.count}
+        with replacing(path) as temporary:
+            np.savez(temporary, **content)
+
+    @classmethod
+    def load(cls, path):
+        """Reads a file that `save` wrote.
+
+        Args:
+            path: The file.
+
+        Returns:
+            `FeatureStatistics`, which can be updated further.
+
+        Raises:
+            ValueError: If the file holds anything else.
+        """
+        try:
+            with np.load(path) as content:
+                mean, covariance, count = content["mu"], content["sigma"], int(content["count"])
+            check_moments(mean, covariance)
+            if count < 2:
+                raise ValueError(f"{count=}")
+        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"Expected {path} to hold mu, sigma and count, as FeatureStatistics.save writes "
+                f"them. Received: {error}"
+            ) from error
+        statistics = cls()
+        statistics.count = count
+        statistics._mean = mean.astype("float64")
+        statistics._scatter = covariance.astype("float64") * (count - 1)
+        return statistics
+
+    def _check_count(self, needed):
+        if self.count < needed:
+            raise ValueError(f"Expected at least {needed} samples. Received: {self.count}")
+
+
+def check_moments(mean, covariance):
+    """Raises `ValueError` unless these can be a mean `(D,)` and a covariance `(D, D)`."""
+    mean, covariance = np.asarray(mean), np.asarray(covariance)
+    if mean.ndim != 1 or covariance.shape != 2 * mean.shape:
+        raise ValueError(
+            "Expected a mean of shape (D,) and a covariance of shape (D, D). Received: "
+            f"{mean.shape} and {covariance.shape}"
+        )
+    if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+        raise ValueError("Expected a finite mean and covariance. Received: NaN or infinity")
+    if not np.allclose(covariance, covariance.T, rtol=1e-5, atol=1e-5 * np.abs(covariance).max()):
+        raise ValueError("Expected a symmetric covariance. Received: one that is not")
