@@ -3,9 +3,11 @@ import numpy as np
 
 from keras_vqvae2.decoding.sampling import Sampling
 from keras_vqvae2.models import preset_files
+from keras_vqvae2.models.generator_checks import check_completion, check_fit, touched
+from keras_vqvae2.models.image_generator_presets import IMAGE_GENERATOR_PRESETS
 from keras_vqvae2.models.pixelsnail.pixelsnail_prior import PixelSnailPrior
 from keras_vqvae2.models.preset_model import PresetUser, register_presets
-from keras_vqvae2.models.vqvae2.image_checks import check_images
+from keras_vqvae2.models.rejection_sampling import best_of_drawn
 from keras_vqvae2.models.vqvae2.levels import check_positive
 from keras_vqvae2.models.vqvae2.vqvae2 import VQVAE2
 
@@ -53,7 +55,7 @@ class HierarchicalImageGenerator(PresetUser):
     def __init__(self, vqvae, priors, label_names=None, settings=None):
         if not isinstance(priors, dict):
             priors = {prior.level: prior for prior in priors}
-        _check_fit(vqvae, priors, label_names)
+        check_fit(vqvae, priors, label_names)
         self.vqvae = vqvae
         self.priors = {level: priors[level] for level in vqvae.levels}
         self.label_names = None if label_names is None else list(label_names)
@@ -106,6 +108,75 @@ class HierarchicalImageGenerator(PresetUser):
         codes = self._draw(codes, labels, settings, seed, numbers, batch_size, verbose)
         return self._decode(codes)
 
+    def generate_best(
+        self,
+        num_images,
+        classifier,
+        acceptance_rate,
+        labels=None,
+        class_indices=None,
+        temperature=None,
+        top_k=None,
+        top_p=None,
+        seed=0,
+        batch_size=32,
+        verbose=1,
+    ):
+        """Invents images and keeps those that a classifier recognises best (rejection sampling).
+
+        A label that is asked for `m` times gets `n = ceil(m / acceptance_rate)` candidates, and the
+        `m` to which the classifier gives the highest probability of the label are kept. Lower rates
+        trade diversity for fidelity. Candidate `i` is image `i` of this seed: the same whatever the
+        batch size, and `generate(1, label, seed=seed, first_image=i)` draws it again.
+
+        Of the candidates only the best so far are held in memory. An interrupt (Ctrl-C) ends the
+        drawing; the best of the batches before it are returned.
+
+        Args:
+            num_images: Positive integer, N, images to keep.
+            classifier: Keras or keras-cv model, or any callable, from float32 images in `[0, 1]`,
+                shape `(batch, H, W, C)`, to probabilities of shape `(batch, outputs)`.
+            acceptance_rate: Float in `(0, 1]`.
+            labels: As in `generate`.
+            class_indices: None, or for each label the classifier's output that stands for it.
+            temperature: As in `generate`.
+            top_k: As in `generate`.
+            top_p: As in `generate`.
+            seed: As in `generate`.
+            batch_size: As in `generate`.
+            verbose: 1 shows a progress bar over the candidates.
+
+        Returns:
+            `RejectionResult`: images, labels, scores and numbers of the candidates that were kept.
+            Image `i` is of label `i`, and images of one label stand best first.
+
+        Raises:
+            ValueError: Before anything is drawn, if an argument is out of range, a label unknown,
+                the generator without classes, or the classifier's output does not fit.
+
+        Reference:
+            - Razavi, van den Oord, Vinyals 2019, arXiv 1906.00446, section 3.3.
+        """
+        if self.num_classes is None:
+            raise ValueError("Expected a generator with classes. Received: one without")
+        check_positive(num_images=num_images, batch_size=batch_size)
+        self._sampling(temperature, top_k, top_p)
+
+        def draw(labels, first_image):
+            settings = (temperature, top_k, top_p, seed, first_image)
+            return self.generate(len(labels), labels, *settings, batch_size=batch_size, verbose=0)
+
+        return best_of_drawn(
+            draw,
+            self._labels(labels, np.arange(num_images)),
+            acceptance_rate,
+            classifier,
+            class_indices,
+            self.vqvae.image_shape,
+            batch_size,
+            verbose,
+        )
+
     def complete(
         self,
         images,
@@ -145,18 +216,8 @@ class HierarchicalImageGenerator(PresetUser):
             ValueError: If sizes do not fit, or labels are missing.
         """
         images = np.asarray(images)
-        if images.shape[1:] != self.vqvae.image_shape:
-            raise ValueError(
-                f"Expected images of shape {('N', *self.vqvae.image_shape)}. "
-                f"Received: images of shape {images.shape}"
-            )
-        check_images(images, images.shape[-1], self.vqvae.downsampling)
         mask = np.asarray(mask).astype(bool)
-        if mask.shape not in (images.shape[:3], images.shape[1:3]):
-            raise ValueError(
-                f"Expected a mask of shape {images.shape[1:3]} or {images.shape[:3]}. "
-                f"Received: mask of shape {mask.shape}"
-            )
+        check_completion(self.vqvae, images, mask)
         if labels is None and self.num_classes:
             raise ValueError(f"Expected labels below {self.num_classes}. Received: labels=None")
         images = images / np.float32(255) if images.dtype == np.uint8 else images.astype("float32")
@@ -164,7 +225,7 @@ class HierarchicalImageGenerator(PresetUser):
         kept = images.mean(axis=(1, 2), keepdims=True, where=~mask) if not mask.all() else 0.5
         codes = self.vqvae.encode(np.where(mask, np.nan_to_num(kept, nan=0.5), images))
         given = {
-            level: np.where(_touched(mask[..., 0], value.shape[1:]), -1, value)
+            level: np.where(touched(mask[..., 0], value.shape[1:]), -1, value)
             for level, value in codes.items()
         }
         check_positive(batch_size=batch_size)
@@ -297,76 +358,4 @@ class HierarchicalImageGenerator(PresetUser):
         preset_files.write_parts(self, parts, directory, dtypes, metadata)
 
 
-def _check_fit(vqvae, priors, label_names):
-    """Raises `ValueError` unless every level has a prior that models just its codes."""
-    problems = []
-    if set(priors) != set(vqvae.levels):
-        problems.append(f"priors for the levels {vqvae.levels}, got {tuple(priors)}")
-    shapes = vqvae.code_shapes()
-    fingerprint = None
-    for level, prior in priors.items():
-        if level not in shapes:
-            continue
-        if prior.level != level:
-            problems.append(f"the prior of {level!r} to model it, got one of {prior.level!r}")
-        if prior.num_embeddings != vqvae.num_embeddings:
-            problems.append(
-                f"{vqvae.num_embeddings} codes in the prior of {level!r}, got "
-                f"{prior.num_embeddings}"
-            )
-        if prior.code_shape != shapes[level]:
-            problems.append(
-                f"maps of {shapes[level]} in the prior of {level!r}, got {prior.code_shape}"
-            )
-        for name, factor in prior.condition_factors.items():
-            coarser = vqvae.levels[: vqvae.levels.index(level)]
-            size = tuple(s // factor for s in prior.code_shape)
-            if name not in coarser:
-                problems.append(f"conditions of {level!r} among {coarser}, got {name!r}")
-            elif size != shapes[name]:
-                problems.append(f"maps of {shapes[name]} as condition {name!r}, got {size}")
-        if prior.codes_fingerprint is not None:
-            fingerprint = fingerprint or vqvae.fingerprint()
-            if prior.codes_fingerprint != fingerprint:
-                problems.append(
-                    f"a prior of {level!r} trained on codes of the VQVAE2 with the fingerprint "
-                    f"{fingerprint}, got {prior.codes_fingerprint}"
-                )
-    classes = {prior.num_classes for prior in priors.values()} - {None}
-    if label_names is not None:
-        classes.add(len(label_names))
-    if len(classes) > 1:
-        problems.append(f"one number of classes, got {sorted(classes)}")
-    if problems:
-        raise ValueError(f"Expected {'; '.join(problems)}.")
-
-
-def _touched(mask, shape):
-    """Which codes of a map touch a masked pixel, or neighbour one that does.
-
-    Args:
-        mask: Booleans of shape `(N, H, W)`.
-        shape: `(rows, columns)` of the map.
-
-    Returns:
-        Booleans of shape `(N, rows, columns)`.
-    """
-    count, height, width = mask.shape
-    rows, columns = shape
-    cells = mask.reshape(count, rows, height // rows, columns, width // columns)
-    cells = np.pad(cells.any(axis=(2, 4)), ((0, 0), (1, 1), (1, 1)))
-    return np.logical_or.reduce(
-        [cells[:, i : i + rows, j : j + columns] for i in range(3) for j in range(3)]
-    )
-
-
-IMAGE_GENERATOR_PRESETS = {
-    "imagenette_128": {
-        "description": "Invents 128x128 images of Imagenette's ten classes: vqvae2_imagenette_128, "
-        "pixelsnail_imagenette_128_top and pixelsnail_imagenette_128_bottom.",
-        "image_shape": (128, 128, 3),
-        "parameters": 1_783_367 + 4_461_848 + 4_227_424,
-        "card": "docs/presets/imagenette_128.md",
-    },
-}
 register_presets(HierarchicalImageGenerator, IMAGE_GENERATOR_PRESETS)

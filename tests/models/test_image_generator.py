@@ -3,7 +3,7 @@ import pytest
 
 from keras_vqvae2 import VQVAE2, HierarchicalImageGenerator, PixelSnailPrior
 from keras_vqvae2.data import sample_photographs
-from keras_vqvae2.models.image_generator import _touched
+from keras_vqvae2.models.generator_checks import touched
 
 SMALL = {
     "num_embeddings": 12,
@@ -99,7 +99,7 @@ def test_codes_that_touch_the_mask_and_their_neighbours_are_drawn():
     mask[0, 7, 0] = True
     expected = np.zeros((4, 4), bool)
     expected[2:, :2] = True
-    np.testing.assert_array_equal(_touched(mask, (4, 4))[0], expected)
+    np.testing.assert_array_equal(touched(mask, (4, 4))[0], expected)
 
 
 def test_an_interrupt_returns_the_finished_batches(generator, monkeypatch):

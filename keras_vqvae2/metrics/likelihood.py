@@ -1,0 +1,206 @@
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+
+def evaluate_likelihood(generator, data, labels=None, train_codes=None, batch_size=32):
+    """Measures how likely a generator's priors find the codes of images, in nats.
+
+    ```
+    log p(codes | label) = sum over levels of log p(level's codes | label, coarser levels)
+    ```
+
+    It is the likelihood of codes, not of pixels: what the decoder leaves out is not counted, so
+    `bits_per_dim` compares with the bits of another such model of equal reconstructions, and not
+    with that of a model of pixels.
+
+    Args:
+        generator: `HierarchicalImageGenerator`.
+        data: Images of shape `(N, H, W, C)`, floats in `[0, 1]` or uint8; or a dict of their codes,
+            as `VQVAE2.encode` makes it; or batches of either, alone or in pairs with labels, such
+            as a `tf.data.Dataset`. Dicts may hold the labels, as `"label"`.
+        labels: Integers of shape `(N,)`, for a generator with classes and `data` without labels
+            that comes at once.
+        train_codes: None, or a dict of codes of training images, for the baseline that knows only
+            positions, see `position_nats`.
+        batch_size: Positive integer, images at a time where `data` comes at once.
+
+    Returns:
+        Dict: `images`, their number N; `levels`, a dict from level to the floats `nats_per_code`,
+        `uniform` (the same if all codes were equally likely) and, with `train_codes`,
+        `position_only`; `nats_per_image`, the sum over codes and levels, mean over images;
+        `bits_per_dim`, that in bits over the image's pixels and channels.
+
+    Raises:
+        ValueError: If there is no data, or labels, images or codes do not fit the generator.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import keras_vqvae2
+
+    vqvae = keras_vqvae2.VQVAE2((16, 16, 3), hidden_units=8, residual_units=4, num_levels=1)
+    prior = keras_vqvae2.PixelSnailPrior(
+        (4, 4), level="bottom", hidden_units=8, residual_units=8, num_blocks=1, block_layers=1,
+        attention_heads=2, output_blocks=0,
+    )
+    generator = keras_vqvae2.HierarchicalImageGenerator(vqvae, [prior])
+    images = np.random.default_rng(0).uniform(size=(4, 16, 16, 3))
+    measured = keras_vqvae2.metrics.evaluate_likelihood(generator, images)
+    print(round(measured["levels"]["bottom"]["uniform"], 3))  # 6.238
+    ```
+
+    Reference:
+        - Razavi, van den Oord, Vinyals 2019, arXiv 1906.00446, section 5.2.1, table 1.
+    """
+    priors, vqvae = generator.priors, generator.vqvae
+    nats = dict.fromkeys(priors, 0.0)
+    baseline = dict.fromkeys(priors, 0.0)
+    tables = {}
+    if train_codes is not None:
+        if not set(priors) <= set(train_codes):
+            raise ValueError(
+                f"Expected train_codes of {tuple(priors)}. Received: {tuple(train_codes)}"
+            )
+        tables = {
+            level: _position_table(train_codes[level], prior.num_embeddings)
+            for level, prior in priors.items()
+        }
+    count = 0
+    for codes, wanted in _code_batches(generator, data, labels, batch_size):
+        for level, prior in priors.items():
+            logits = prior.predict(codes, batch_size=batch_size, verbose=0)
+            each = keras.losses.sparse_categorical_crossentropy(
+                codes[level], ops.convert_to_tensor(logits), from_logits=True
+            )  # (B, rows, columns)
+            nats[level] += float(ops.convert_to_numpy(each)[:wanted].sum(dtype="float64"))
+            if tables:
+                baseline[level] += _table_nats(tables[level], codes[level][:wanted])
+        count += wanted
+    if not count:
+        raise ValueError("Expected images or codes. Received: none")
+    levels = {}
+    for level, prior in priors.items():
+        codes_in_all = count * math.prod(prior.code_shape)
+        levels[level] = {
+            "nats_per_code": nats[level] / codes_in_all,
+            "uniform": math.log(prior.num_embeddings),
+        }
+        if tables:
+            levels[level]["position_only"] = baseline[level] / codes_in_all
+    nats_per_image = sum(nats.values()) / count
+    return {
+        "images": count,
+        "levels": levels,
+        "nats_per_image": nats_per_image,
+        "bits_per_dim": nats_per_image / math.log(2) / math.prod(vqvae.image_shape),
+    }
+
+
+def position_nats(train_codes, codes, num_embeddings):
+    """Cross-entropy of codes under the frequencies that training codes have at each position.
+
+    The baseline of a prior: it knows where a code stands and nothing of the codes around it. Each
+    count is one more than was seen, so that a code that was not seen is not impossible.
+
+    Args:
+        train_codes: Integers in `[0, num_embeddings)`, shape `(N, rows, columns)`.
+        codes: Likewise, shape `(M, rows, columns)`.
+        num_embeddings: Positive integer, number of codes.
+
+    Returns:
+        Float, nats a code.
+
+    Raises:
+        ValueError: If there are none of either, sizes differ, or a code is out of range.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from keras_vqvae2.metrics.likelihood import position_nats
+
+    codes = np.zeros((6, 1, 1), "int32")
+    print(round(position_nats(codes, codes, num_embeddings=2), 4))  # -log(7 / 8) = 0.1335
+    ```
+    """
+    table = _position_table(train_codes, num_embeddings)
+    return _table_nats(table, codes) / np.size(codes)
+
+
+def _position_table(codes, num_embeddings):
+    """Nats of every code at every position, shape `(rows, columns, num_embeddings)`."""
+    codes = _as_codes(codes, num_embeddings)
+    counts = np.ones((*codes.shape[1:], num_embeddings))
+    rows, columns = np.indices(codes.shape[1:])
+    for one in codes:
+        counts[rows, columns, one] += 1  # no place twice in one map
+    return np.log(counts.sum(axis=-1, keepdims=True)) - np.log(counts)
+
+
+def _table_nats(table, codes):
+    """Sum over all codes of their nats."""
+    codes = _as_codes(codes, table.shape[-1], table.shape[:2])
+    rows, columns = np.indices(codes.shape[1:])
+    return float(table[rows, columns, codes].sum())
+
+
+def _as_codes(codes, num_embeddings, shape=None):
+    codes = np.asarray(codes)
+    fits = codes.ndim == 3 and codes.size and codes.dtype.kind in "iu"
+    if not fits or shape not in (None, codes.shape[1:]):
+        rows, columns = shape or ("rows", "columns")
+        raise ValueError(
+            f"Expected integer codes of shape (N, {rows}, {columns}), at least one map. "
+            f"Received: shape {codes.shape}, dtype {codes.dtype}"
+        )
+    if codes.min() < 0 or codes.max() >= num_embeddings:
+        raise ValueError(
+            f"Expected codes in [0, {num_embeddings}). Received: from {codes.min()} to "
+            f"{codes.max()}"
+        )
+    return codes
+
+
+def _code_batches(generator, data, labels, batch_size):
+    """Pairs: a dict of codes, and labels if there are classes; how many of its maps count."""
+    if isinstance(data, dict) or hasattr(data, "shape"):
+        batches = _slices(data, labels, batch_size)
+    elif labels is not None:
+        raise ValueError("Expected labels beside each batch of data. Received: labels apart")
+    else:
+        batches = ((batch, None) for batch in data)
+    for batch, wanted in batches:
+        batch, labels = batch if isinstance(batch, (tuple, list)) else (batch, None)
+        if isinstance(batch, dict):
+            codes = {name: ops.convert_to_numpy(value) for name, value in batch.items()}
+        else:
+            codes = generator.vqvae.encode(batch, batch_size=len(batch))
+        if labels is not None:
+            codes["label"] = ops.convert_to_numpy(labels)
+        if generator.num_classes and "label" not in codes:
+            raise ValueError(f"Expected labels below {generator.num_classes}. Received: none")
+        yield codes, wanted or len(next(iter(codes.values())))
+
+
+def _slices(data, labels, batch_size):
+    """Batches of one size, so that one program is compiled: the last one repeats its end."""
+    if int(batch_size) != batch_size or batch_size < 1:
+        raise ValueError(f"Expected a positive integer. Received: batch_size={batch_size}")
+    named = isinstance(data, dict)
+    arrays = {k: np.asarray(v) for k, v in (data if named else {"images": data}).items()}
+    if labels is not None:
+        arrays["label"] = np.asarray(labels)
+    sizes = {name: len(array) for name, array in arrays.items()}
+    if len(set(sizes.values())) != 1:
+        raise ValueError(f"Expected as many of each. Received: {sizes}")
+    count = next(iter(sizes.values()))
+    for start in range(0, count, batch_size):
+        places = np.minimum(np.arange(start, start + min(batch_size, count)), count - 1)
+        batch = {name: array[places] for name, array in arrays.items()}
+        if not named:
+            batch = batch["images"], batch.get("label")
+        yield batch, min(batch_size, count - start)

@@ -1,0 +1,89 @@
+"""What a generator may be made of, and what it may be asked to complete."""
+
+import numpy as np
+
+from keras_vqvae2.models.vqvae2.image_checks import check_images
+
+
+def check_fit(vqvae, priors, label_names):
+    """Raises `ValueError` unless every level has a prior that models just its codes."""
+    problems = []
+    if set(priors) != set(vqvae.levels):
+        problems.append(f"priors for the levels {vqvae.levels}, got {tuple(priors)}")
+    shapes = vqvae.code_shapes()
+    fingerprint = None
+    for level, prior in priors.items():
+        if level not in shapes:
+            continue
+        if prior.level != level:
+            problems.append(f"the prior of {level!r} to model it, got one of {prior.level!r}")
+        if prior.num_embeddings != vqvae.num_embeddings:
+            problems.append(
+                f"{vqvae.num_embeddings} codes in the prior of {level!r}, got "
+                f"{prior.num_embeddings}"
+            )
+        if prior.code_shape != shapes[level]:
+            problems.append(
+                f"maps of {shapes[level]} in the prior of {level!r}, got {prior.code_shape}"
+            )
+        for name, factor in prior.condition_factors.items():
+            coarser = vqvae.levels[: vqvae.levels.index(level)]
+            size = tuple(s // factor for s in prior.code_shape)
+            if name not in coarser:
+                problems.append(f"conditions of {level!r} among {coarser}, got {name!r}")
+            elif size != shapes[name]:
+                problems.append(f"maps of {shapes[name]} as condition {name!r}, got {size}")
+        if prior.codes_fingerprint is not None:
+            fingerprint = fingerprint or vqvae.fingerprint()
+            if prior.codes_fingerprint != fingerprint:
+                problems.append(
+                    f"a prior of {level!r} trained on codes of the VQVAE2 with the fingerprint "
+                    f"{fingerprint}, got {prior.codes_fingerprint}"
+                )
+    classes = {prior.num_classes for prior in priors.values()} - {None}
+    if label_names is not None:
+        classes.add(len(label_names))
+    if len(classes) > 1:
+        problems.append(f"one number of classes, got {sorted(classes)}")
+    if problems:
+        raise ValueError(f"Expected {'; '.join(problems)}.")
+
+
+def check_completion(vqvae, images, mask):
+    """Raises `ValueError` unless a generator can fill in a part of images.
+
+    Args:
+        vqvae: The `VQVAE2`.
+        images: Array of shape `(N, H, W, C)`.
+        mask: Array of booleans, shape `(H, W)` or `(N, H, W)`.
+    """
+    if images.shape[1:] != vqvae.image_shape:
+        raise ValueError(
+            f"Expected images of shape {('N', *vqvae.image_shape)}. "
+            f"Received: images of shape {images.shape}"
+        )
+    check_images(images, images.shape[-1], vqvae.downsampling)
+    if mask.shape not in (images.shape[:3], images.shape[1:3]):
+        raise ValueError(
+            f"Expected a mask of shape {images.shape[1:3]} or {images.shape[:3]}. "
+            f"Received: mask of shape {mask.shape}"
+        )
+
+
+def touched(mask, shape):
+    """Which codes of a map touch a masked pixel, or neighbour one that does.
+
+    Args:
+        mask: Booleans of shape `(N, H, W)`.
+        shape: `(rows, columns)` of the map.
+
+    Returns:
+        Booleans of shape `(N, rows, columns)`.
+    """
+    count, height, width = mask.shape
+    rows, columns = shape
+    cells = mask.reshape(count, rows, height // rows, columns, width // columns)
+    cells = np.pad(cells.any(axis=(2, 4)), ((0, 0), (1, 1), (1, 1)))
+    return np.logical_or.reduce(
+        [cells[:, i : i + rows, j : j + columns] for i in range(3) for j in range(3)]
+    )
