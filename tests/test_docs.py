@@ -56,7 +56,8 @@ def test_links_and_pictures_are_there(page):
 
 
 def test_public_classes_have_an_example():
-    for namespace in (keras_vqvae2.layers, keras_vqvae2.metrics, keras_vqvae2.callbacks):
+    spaces = ("layers", "metrics", "callbacks", "features")
+    for namespace in (getattr(keras_vqvae2, name) for name in spaces):
         for name in namespace.__all__:
             assert "```python" in inspect.getdoc(getattr(namespace, name)), name
     assert "```python" in inspect.getdoc(keras_vqvae2.VQVAE2)

@@ -6,10 +6,15 @@ import keras
 import pytest
 
 BACKEND = keras.backend.backend()
+# As if the packages were not installed. Setting sys.modules[name] to None also raises, but packages
+# that only look whether another is loaded take the None for it.
 BLOCK = """
 import sys
-for name in {names}:
-    sys.modules[name] = None  # importing it now raises ImportError
+class Absent:
+    def find_spec(name, path=None, target=None):
+        if name.split(".")[0] in {names}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Absent)
 """
 
 
