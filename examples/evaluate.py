@@ -1,34 +1,58 @@
 """Measures a generator: every number and picture of its card, from one command.
 
-    pip install -e '.[perceptual]'
+    pip install -e '.[perceptual,features]'
     python examples/evaluate.py --preset=clothing_64 --train=clothing/train \\
-        --validation=clothing/validation --output=runs/clothing_64_card
+        --validation=clothing/test --output=runs/clothing_64_card
 
---train and --validation are folders with a folder a class, as at training. --output receives:
+--train and --validation are folders with a folder a class, as at training. --sections chooses what
+is measured; --output receives `metrics.json`, `tables.md` with the same numbers as the card shows
+them, and pictures:
 
-- `metrics.json`, and `tables.md` with the same numbers as the card shows them: reconstruction of
-  the validation images; nats a code of each prior on validation and training images, beside a
-  baseline that knows only positions (it gives each code the frequency, plus one, that it has at
-  its position in the training images and their mirror images);
-- `reconstructions.png` (of bundled photographs), `samples.png`, and `nearest.png`: samples above
-  the training images nearest to them. How near is judged by the root mean square of differences of
-  pixels at a quarter of the resolution, mirror images included, and compared with how near the
-  validation images are.
+reconstruction  PSNR, SSIM, LPIPS, codebook usage of the validation images; `reconstructions.png`
+                (of bundled photographs)
+priors          nats a code of each prior on validation and training images, beside a baseline that
+                knows only positions (it gives each code the frequency, plus one, that it has at
+                its position in the training images and their mirror images)
+nearest         `samples.png`, and `nearest.png`: samples above the training images nearest to them.
+                How near is judged by the root mean square of differences of pixels at a quarter of
+                the resolution, mirror images included, and compared with how near the validation
+                images are
+samples         Fréchet distance, precision, recall, density, coverage and Inception score of
+                samples against the validation images, without rejection sampling and with it at
+                each of --rates; the same of reconstructions and of training images; `rates.png`,
+                and `best.png`, samples at the lowest rate. A candidate's score is the probability
+                of its label by softmax regression on the same features of the training images
+accuracy        classification accuracy score: top-1 and top-5 on the validation images of a ResNet
+                trained on training images, on their reconstructions, and on as many samples
+
+With --images in place of --preset, a folder with a folder a class, `samples` compares those images.
+Features are those of --features; of the real ones they are kept in --cache under a digest of the
+images.
 """
 
+import functools
 import json
-import math
 import sys
+import time
 from pathlib import Path
 
 import keras
 import numpy as np
+import sample_quality
 from absl import app, flags
 
 import keras_vqvae2
+from keras_vqvae2 import features as feature_extractors
+from keras_vqvae2 import metrics
 from keras_vqvae2.callbacks.reconstruction_grid import reconstruction_rows
 from keras_vqvae2.files import replacing
 from keras_vqvae2.plots import save_image_rows
+
+SECTIONS = ["reconstruction", "priors", "nearest", "samples", "accuracy"]
+EXTRACTORS = {
+    "efficientnet_lite0": feature_extractors.efficientnet_lite0,
+    "inception_2015": feature_extractors.inception_2015,
+}
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("preset", None, "Name or directory of a HierarchicalImageGenerator preset.")
@@ -38,7 +62,21 @@ flags.DEFINE_string("output", None, "Folder for the numbers and the pictures.")
 flags.DEFINE_integer("batch_size", 32, "Maps at a time.", lower_bound=1)
 flags.DEFINE_integer("images_per_class", 6, "Samples of each class.", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "Seed of the samples.", lower_bound=0)
-flags.mark_flags_as_required(["preset", "train", "validation", "output"])
+flags.DEFINE_string("images", None, "Folder of generated images, in place of --preset.")
+flags.DEFINE_integer("image_size", 64, "Size to compare at, without --preset.", lower_bound=16)
+flags.DEFINE_multi_enum("sections", SECTIONS, SECTIONS, "What to measure; may be repeated.")
+flags.DEFINE_enum("features", "efficientnet_lite0", list(EXTRACTORS), "Network of the features.")
+flags.DEFINE_string("feature_weights", None, "Its weights; see keras_vqvae2.features.")
+flags.DEFINE_string("cache", "~/.keras/keras_vqvae2/features", "Folder of real images' features.")
+flags.DEFINE_list("rates", ["1", "0.5", "0.25", "0.1"], "Acceptance rates, highest first.")
+flags.DEFINE_integer(
+    "num_samples", None, "Samples a rate; by default as many as validation images.", lower_bound=2
+)
+flags.DEFINE_integer(
+    "accuracy_images", None, "Training images of `accuracy`; all by default.", lower_bound=1
+)
+flags.DEFINE_integer("accuracy_epochs", 30, "Epochs of each ResNet.", lower_bound=1)
+flags.mark_flags_as_required(["train", "validation", "output"])
 
 
 def read(folder, size):
@@ -49,38 +87,29 @@ def read(folder, size):
     return np.concatenate(images), np.concatenate(labels)
 
 
-def position_nats(train, validation, num_embeddings):
-    """Cross-entropy under the frequencies at each position, `(N, rows, columns)` both."""
-    train, validation = (codes.reshape(len(codes), -1) for codes in (train, validation))
-    counts = np.ones((train.shape[1], num_embeddings))
-    for position in range(train.shape[1]):
-        counts[position] += np.bincount(train[:, position], minlength=num_embeddings)
-    nats = -np.log(counts / counts.sum(axis=1, keepdims=True))
-    return float(nats[np.arange(train.shape[1]), validation].mean())
+def measure_reconstructions(generator, validation, output):
+    rows = reconstruction_rows(
+        generator.vqvae,
+        keras_vqvae2.data.sample_photographs(generator.vqvae.image_shape[:2]) / 255.0,
+    )
+    save_image_rows(rows, output / "reconstructions.png", FLAGS.preset)
+    return metrics.evaluate_reconstructions(generator.vqvae, validation[0])
 
 
 def measure_priors(generator, train, validation):
-    """Dict from level to its prior's numbers, from pairs of images and labels."""
-    encode = generator.vqvae.encode
-    codes = {
-        "train": {**encode(train[0], verbose=1), "label": train[1]},
-        "validation": {**encode(validation[0], verbose=1), "label": validation[1]},
-    }
-    mirrored = encode(train[0][:, :, ::-1], verbose=1)
-    measured = {}
-    for level, prior in generator.priors.items():
-        prior.compile()
-        both = np.concatenate([codes["train"][level], mirrored[level]])
-        baseline = position_nats(both, codes["validation"][level], prior.num_embeddings)
-        measured[level] = {"position_only": baseline, "uniform": math.log(prior.num_embeddings)}
-        for split, values in codes.items():
-            result = prior.evaluate(values, batch_size=FLAGS.batch_size, return_dict=True)
-            measured[level][split] = result["loss"]
-        measured[level]["bits_per_dim"] = result.get("bits_per_dim")
+    """Likelihood of the validation images' codes, and of the training images' beside it."""
+    encode = functools.partial(generator.vqvae.encode, verbose=1)
+    codes, mirrored = encode(train[0]), encode(train[0][:, :, ::-1])
+    both = {level: np.concatenate([codes[level], mirrored[level]]) for level in codes}
+    measure = functools.partial(metrics.evaluate_likelihood, generator, batch_size=FLAGS.batch_size)
+    measured = measure(*validation, train_codes=both)
+    on_train = measure(codes, train[1])
+    for level, numbers in measured["levels"].items():
+        numbers["nats_per_code_train"] = on_train["levels"][level]["nats_per_code"]
     return measured
 
 
-def features(images, factor=4):
+def small_pixels(images, factor=4):
     """Rows of pixels in `[0, 1]` at a quarter of the resolution."""
     n, height, width, channels = images.shape
     cells = images.reshape(n, height // factor, factor, width // factor, factor, channels)
@@ -90,81 +119,170 @@ def features(images, factor=4):
 
 def nearest(queries, images):
     """Index of the nearest of `images` or their mirror images, and its distance, for each query."""
-    queries, squares = features(queries), []
-    for rows in (features(images), features(images[:, :, ::-1])):
+    queries, squares = small_pixels(queries), []
+    for rows in (small_pixels(images), small_pixels(images[:, :, ::-1])):
         square = (queries**2).sum(1)[:, None] - 2 * queries @ rows.T + (rows**2).sum(1)
         squares.append(np.maximum(square, 0) / queries.shape[1])
     square = np.minimum(*squares)
     return square.argmin(axis=1), np.sqrt(square.min(axis=1))
 
 
-def draw_samples(generator, train, validation, output):
-    """Writes the pictures of samples. Returns how near samples and validation images are."""
-    each, classes = FLAGS.images_per_class, generator.num_classes or 1
-    names = generator.label_names or [f"class {i}" for i in range(classes)]
-    labels = np.repeat(np.arange(classes), each) if generator.num_classes else None
-    samples = generator.generate(classes * each, labels, seed=FLAGS.seed)
-    rows = samples.reshape(classes, each, *samples.shape[1:])
+def class_names(generator):
+    return generator.label_names or [f"class {i}" for i in range(generator.num_classes or 1)]
+
+
+def measure_nearest(generator, train, validation, output):
+    """Draws samples. Returns how near they and the validation images are to training images."""
+    each, names = FLAGS.images_per_class, class_names(generator)
+    labels = np.repeat(np.arange(len(names)), each) if generator.num_classes else None
+    samples = generator.generate(len(names) * each, labels, seed=FLAGS.seed)
+    rows = samples.reshape(len(names), each, *samples.shape[1:])
     save_image_rows(dict(zip(names, rows)), output / "samples.png", FLAGS.preset)
-    places, distances = nearest(samples, train)
+    places, distances = nearest(samples, train[0])
     shown = slice(0, None, max(1, -(-len(samples) // 10)))
-    rows = {"sample": samples[shown], "nearest": train[places[shown]] / 255.0}
+    rows = {"sample": samples[shown], "nearest": train[0][places[shown]] / 255.0}
     save_image_rows(rows, output / "nearest.png", f"{FLAGS.preset}: nearest training images")
-    _, held_out = nearest(validation, train)
+    _, held_out = nearest(validation[0], train[0])
     return {"samples": float(np.median(distances)), "validation": float(np.median(held_out))}
 
 
-def tables(metrics):
-    """The numbers as Markdown."""
-    lines = ["| | |", "|---|---|"]
-    for name, value in metrics["reconstruction"].items():
-        lines.append(f"| {name} | {value if isinstance(value, int) else format(value, '.4g')} |")
-    lines += ["", "| level | validation | training | position only | uniform | bits per dim |"]
-    lines.append("|---|---|---|---|---|---|")
-    for level, prior in metrics["priors"].items():
-        numbers = [prior[k] for k in ("validation", "train", "position_only", "uniform")]
-        cells = [f"{number:.3f}" for number in numbers]
-        bits = "" if prior["bits_per_dim"] is None else f"{prior['bits_per_dim']:.4f}"
-        lines.append(f"| {level} | {' | '.join(cells)} | {bits} |")
-    near = metrics["distance_to_nearest_training_image"]
-    lines += ["", "| median distance to the nearest training image | |", "|---|---|"]
-    lines += [f"| {name} | {value:.4f} |" for name, value in near.items()]
+def measure_samples(generator, train, validation, output):
+    """The rows of the table of samples, and what they were measured with."""
+    extractor = EXTRACTORS[FLAGS.features](FLAGS.feature_weights)
+    cache = Path(FLAGS.cache).expanduser()
+    order = np.random.default_rng(0).permutation(len(validation[0]))
+    images, labels = validation[0][order], validation[1][order]
+    quality = sample_quality.SampleQuality(
+        extractor,
+        train=(sample_quality.cached_features(extractor, train[0], cache), train[1]),
+        reference=(sample_quality.cached_features(extractor, images, cache), labels),
+        count=FLAGS.num_samples,
+    )
+    if generator is None:
+        generated, _ = read(FLAGS.images, images.shape[1:3])
+        return quality.report({FLAGS.images: quality.compare(extractor.extract(generated))})
+    vqvae = generator.vqvae
+    reconstructions = extractor.extract(vqvae.decode(vqvae.encode(images)))
+    rates = [float(rate) for rate in FLAGS.rates]
+    rows = quality.rows_of_samples(generator, rates, FLAGS.seed, reconstructions)
+    sample_quality.draw_rates(rates, rows, output / "rates.png")
+    each, names = FLAGS.images_per_class, class_names(generator)
+    best = generator.generate_best(
+        len(names) * each,
+        quality.classify,
+        min(rates),
+        labels=np.repeat(np.arange(len(names)), each),
+        seed=FLAGS.seed,
+    ).images
+    title = f"{FLAGS.preset}: the best {100 * min(rates):g}%"
+    best = best.reshape(len(names), each, *best.shape[1:])
+    save_image_rows(dict(zip(names, best)), output / "best.png", title)
+    return quality.report({**quality.rows_of_real_images(reconstructions), **rows})
+
+
+def measure_accuracy(generator, train, validation):
+    """Classification accuracy scores, a row for each kind of training images."""
+    some = np.random.default_rng(0).permutation(len(train[0]))[: FLAGS.accuracy_images]
+    images, labels = train[0][some], train[1][some]
+    protocol = metrics.ClassifierProtocol(epochs=FLAGS.accuracy_epochs)
+    sources = {
+        "training images": lambda: images,
+        "reconstructions": lambda: generator.vqvae.decode(generator.vqvae.encode(images)),
+        "samples": lambda: generator.generate(len(labels), labels, seed=FLAGS.seed + 1),
+    }
+    classes = generator.num_classes
+    return {
+        "images": len(labels),
+        "rows": {
+            name: metrics.classification_accuracy_score(
+                (make(), labels), validation, classes, protocol, seed=FLAGS.seed
+            )
+            for name, make in sources.items()
+        },
+    }
+
+
+def table(columns, rows):
+    """Markdown of rows of texts and numbers."""
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    for row in rows:
+        cells = [format(cell, ".4g") if isinstance(cell, float) else str(cell) for cell in row]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def tables(measured):
+    """The numbers of all sections as Markdown."""
+    parts = []
+    if "reconstruction" in measured:
+        parts.append(table(["reconstruction", ""], measured["reconstruction"].items()))
+    if "priors" in measured:
+        numbers = measured["priors"]
+        columns = ["nats a code", "validation", "training", "position only", "uniform"]
+        names = ("nats_per_code", "nats_per_code_train", "position_only", "uniform")
+        rows = [[k, *(level[name] for name in names)] for k, level in numbers["levels"].items()]
+        parts.append(table(columns, rows))
+        totals = ["nats_per_image", "bits_per_dim"]
+        parts.append(table(["all levels, validation", ""], [[k, numbers[k]] for k in totals]))
+    if "nearest" in measured:
+        title = "median distance to the nearest training image"
+        parts.append(table([title, ""], measured["nearest"].items()))
+    for section, first in (("samples", "images"), ("accuracy", "the ResNet learned from")):
+        if section in measured:
+            rows = measured[section]["rows"]
+            columns = list(dict.fromkeys(name for row in rows.values() for name in row))
+            cells = [[k, *(row.get(name, "") for name in columns)] for k, row in rows.items()]
+            parts.append(table([first, *columns], cells))
+    return "\n".join(parts)
 
 
 def evaluate():
     output = Path(FLAGS.output)
     output.mkdir(parents=True, exist_ok=True)
-    generator = keras_vqvae2.HierarchicalImageGenerator.from_preset(FLAGS.preset)
-    size = generator.vqvae.image_shape[:2]
-    for folder in (FLAGS.train, FLAGS.validation):
-        names = keras_vqvae2.data.class_names(folder)
-        if generator.label_names not in (None, names):
-            raise ValueError(
-                f"Expected the classes {generator.label_names}. Received: {names} in {folder}"
-            )
+    if (FLAGS.preset is None) == (FLAGS.images is None):
+        raise ValueError("Expected --preset or --images, one of them.")
+    folders, generator, sections = [FLAGS.train, FLAGS.validation], None, FLAGS.sections
+    if FLAGS.preset is None:
+        folders, sections = [*folders, FLAGS.images], ["samples"]
+        names = keras_vqvae2.data.class_names(FLAGS.train)
+        size = (FLAGS.image_size, FLAGS.image_size)
+    else:
+        generator = keras_vqvae2.HierarchicalImageGenerator.from_preset(FLAGS.preset)
+        names, size = generator.label_names, generator.vqvae.image_shape[:2]
+    for folder in folders:
+        received = keras_vqvae2.data.class_names(folder)
+        if names not in (None, received):
+            raise ValueError(f"Expected the classes {names}. Received: {received} in {folder}")
+    if (
+        generator is not None
+        and not generator.num_classes
+        and {"samples", "accuracy"} & {*sections}
+    ):
+        raise ValueError("Expected a generator with classes for the sections samples and accuracy.")
     train, validation = read(FLAGS.train, size), read(FLAGS.validation, size)
-    metrics = {
-        "preset": FLAGS.preset,
-        "parameters": {
-            "vqvae": generator.vqvae.count_params(),
-            **{level: prior.count_params() for level, prior in generator.priors.items()},
-        },
-        "reconstruction": keras_vqvae2.metrics.evaluate_reconstructions(
-            generator.vqvae, validation[0]
-        ),
-        "priors": measure_priors(generator, train, validation),
-        "distance_to_nearest_training_image": draw_samples(
-            generator, train[0], validation[0], output
-        ),
+    measure = {
+        "reconstruction": lambda: measure_reconstructions(generator, validation, output),
+        "priors": lambda: measure_priors(generator, train, validation),
+        "nearest": lambda: measure_nearest(generator, train, validation, output),
+        "samples": lambda: measure_samples(generator, train, validation, output),
+        "accuracy": lambda: measure_accuracy(generator, train, validation),
     }
-    photographs = keras_vqvae2.data.sample_photographs(size) / 255.0
-    rows = reconstruction_rows(generator.vqvae, photographs)
-    save_image_rows(rows, output / "reconstructions.png", FLAGS.preset)
-    text = tables(metrics)
-    for name, content in (("metrics.json", json.dumps(metrics, indent=4)), ("tables.md", text)):
-        with replacing(output / name) as temporary:
-            temporary.write_text(content)
+    measured = {"preset": FLAGS.preset, "seconds": {}}
+    if generator is not None:
+        parts = {"vqvae": generator.vqvae, **generator.priors}
+        measured["parameters"] = {name: part.count_params() for name, part in parts.items()}
+    for section in sections:
+        started = time.time()
+        measured[section] = measure[section]()
+        measured["seconds"][section] = round(time.time() - started)
+        # Each section is kept as it ends: the later ones take long.
+        text = tables(measured)
+        for name, content in (
+            ("metrics.json", json.dumps(measured, indent=4)),
+            ("tables.md", text),
+        ):
+            with replacing(output / name) as temporary:
+                temporary.write_text(content)
     print(text)
 
 

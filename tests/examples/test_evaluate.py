@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from absl import flags
 from PIL import Image
 
 from keras_vqvae2 import VQVAE2, HierarchicalImageGenerator, PixelSnailPrior
@@ -16,23 +17,15 @@ SCRIPT = Path(__file__).parents[2] / "examples" / "evaluate.py"
 
 
 @pytest.fixture
-def script():
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPT.parent)
     spec = importlib.util.spec_from_file_location("evaluate", SCRIPT)
     module = importlib.util.module_from_spec(spec)
+    before = set(flags.FLAGS)
     spec.loader.exec_module(module)
     yield module
-    for name in ("preset", "train", "validation", "output", "batch_size"):
-        delattr(module.FLAGS, name)
-    for name in ("images_per_class", "seed"):
-        delattr(module.FLAGS, name)
-
-
-def test_the_baseline_is_the_cross_entropy_of_smoothed_frequencies(script):
-    train = np.array([[[0, 1]], [[0, 1]], [[0, 2]], [[1, 2]]])  # 4 maps of 1x2, 3 codes
-    validation = np.array([[[0, 1]], [[2, 0]]])
-    # Position 0 has the counts 3, 1, 0 and position 1 the counts 0, 2, 2; plus one each.
-    expected = -np.log([4 / 7, 3 / 7, 1 / 7, 1 / 7]).mean()
-    assert script.position_nats(train, validation, 3) == pytest.approx(expected)
+    for name in set(flags.FLAGS) - before:
+        delattr(flags.FLAGS, name)
 
 
 def test_nearest_images_by_small_pixels_mirrored_or_not(script, rng):
@@ -63,36 +56,67 @@ def folder(tmp_path, rng):
     return tmp_path
 
 
-def run(folder, *flags):
+def run(folder, *options):
     environment = {**os.environ, "KERAS_BACKEND": keras.backend.backend()}
-    command = [sys.executable, SCRIPT, f"--preset={folder}/generator", f"--output={folder}/card"]
+    command = [sys.executable, SCRIPT, f"--output={folder}/card", f"--cache={folder}/cache"]
     command += [f"--{split}={folder}/{split}" for split in ("train", "validation")]
-    return subprocess.run([*command, *flags], env=environment, capture_output=True, text=True)
+    return subprocess.run([*command, *options], env=environment, capture_output=True, text=True)
 
 
 def test_one_command_makes_all_that_a_card_shows(folder):
-    done = run(folder, "--images_per_class=2", "--batch_size=3")
+    small = ["--images_per_class=2", "--batch_size=3", "--rates=1,0.5", "--accuracy_epochs=1"]
+    done = run(folder, f"--preset={folder}/generator", *small)
     assert done.returncode == 0, done.stderr
     metrics = json.loads((folder / "card" / "metrics.json").read_text())
+    assert set(metrics["seconds"]) == {
+        "reconstruction",
+        "priors",
+        "nearest",
+        "samples",
+        "accuracy",
+    }
     assert metrics["reconstruction"]["images"] == 6
     assert metrics["reconstruction"]["bits_per_pixel"] == (16 + 64) * 3 / 32**2
     assert 0 < metrics["reconstruction"]["psnr"] < 30 and metrics["reconstruction"]["lpips"] > 0
     for level in ("top", "bottom"):
-        prior = metrics["priors"][level]
+        prior = metrics["priors"]["levels"][level]
         assert prior["uniform"] == pytest.approx(np.log(8))
-        assert all(prior[name] > 0 for name in ("train", "validation", "position_only"))
-    assert metrics["priors"]["top"]["bits_per_dim"] > 0
-    assert metrics["priors"]["bottom"]["bits_per_dim"] is None
-    near = metrics["distance_to_nearest_training_image"]
-    assert near["samples"] > 0 and near["validation"] > 0
+        names = ("nats_per_code", "nats_per_code_train", "position_only")
+        assert all(prior[name] > 0 for name in names)
+    assert metrics["nearest"]["samples"] > 0 and metrics["nearest"]["validation"] > 0
+
+    samples = metrics["samples"]
+    assert samples["images"] == samples["real_images"] == 6
+    rows = samples["rows"]
+    names = ["training images", "reconstructions", "samples, rate 1", "samples, rate 0.5"]
+    assert list(rows) == names
+    for row in rows.values():
+        assert row["FD-EfficientNetLite0"] > 0 and 0 <= row["coverage"] <= 1
+        assert 1 <= row["IS-EfficientNetLite0"] <= 6 and 0 <= row["label found"] <= 1
+    assert rows[names[3]]["label found"] >= rows[names[2]]["label found"]
+    for row in metrics["accuracy"]["rows"].values():
+        assert 0 <= row["top1"] <= row["top5"] == 1  # of two classes
+
     assert (folder / "card" / "tables.md").read_text().rstrip() in done.stdout
-    for name, height in (("samples", 2), ("nearest", 2), ("reconstructions", 3)):
+    pictures = {"samples": 2, "nearest": 2, "reconstructions": 3, "rates": 2, "best": 2}
+    for name, height in pictures.items():
         assert Image.open(folder / "card" / f"{name}.png").height > 100 * height
+    assert len(list((folder / "cache").iterdir())) == 2
+
+    # A folder of images is compared in the same way, with the features that are there.
+    done = run(folder, f"--images={folder}/train", "--image_size=32")
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((folder / "card" / "metrics.json").read_text())
+    row = metrics["samples"]["rows"][f"{folder}/train"]
+    assert row["FD-EfficientNetLite0"] == pytest.approx(
+        rows["training images"]["FD-EfficientNetLite0"], rel=1e-3
+    )
+    assert len(list((folder / "cache").iterdir())) == 2
 
 
 def test_errors_are_one_sentence(folder):
     (folder / "train" / "dog").rename(folder / "train" / "dogs")
-    done = run(folder)
+    done = run(folder, f"--preset={folder}/generator")
     assert done.returncode == 1
     message = done.stderr.splitlines()[-1]
     assert message.startswith("evaluate: Expected the classes ['cat', 'dog']. Received: ['cat',")
