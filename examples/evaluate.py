@@ -40,6 +40,7 @@ import keras
 import numpy as np
 import sample_quality
 from absl import app, flags
+from sample_quality import markdown_table, read_images
 
 import keras_vqvae2
 from keras_vqvae2 import features as feature_extractors
@@ -77,14 +78,6 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_integer("accuracy_epochs", 30, "Epochs of each ResNet.", lower_bound=1)
 flags.mark_flags_as_required(["train", "validation", "output"])
-
-
-def read(folder, size):
-    """Images `(N, H, W, 3)`, uint8, and labels `(N,)` of a folder."""
-    batches = keras_vqvae2.data.images_from_folder(folder, size, 64, labels=True)
-    pairs = [(np.rint(x * 255).astype("uint8"), y) for x, y in batches.as_numpy_iterator()]
-    images, labels = zip(*pairs)
-    return np.concatenate(images), np.concatenate(labels)
 
 
 def measure_reconstructions(generator, validation, output):
@@ -159,7 +152,7 @@ def measure_samples(generator, train, validation, output):
         count=FLAGS.num_samples,
     )
     if generator is None:
-        generated, _ = read(FLAGS.images, images.shape[1:3])
+        generated, _ = read_images(FLAGS.images, images.shape[1:3])
         return quality.report({FLAGS.images: quality.compare(extractor.extract(generated))})
     vqvae = generator.vqvae
     reconstructions = extractor.extract(vqvae.decode(vqvae.encode(images)))
@@ -202,37 +195,28 @@ def measure_accuracy(generator, train, validation):
     }
 
 
-def table(columns, rows):
-    """Markdown of rows of texts and numbers."""
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    for row in rows:
-        cells = [format(cell, ".4g") if isinstance(cell, float) else str(cell) for cell in row]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
 def tables(measured):
     """The numbers of all sections as Markdown."""
     parts = []
     if "reconstruction" in measured:
-        parts.append(table(["reconstruction", ""], measured["reconstruction"].items()))
+        parts.append(markdown_table(["reconstruction", ""], measured["reconstruction"].items()))
     if "priors" in measured:
         numbers = measured["priors"]
         columns = ["nats a code", "validation", "training", "position only", "uniform"]
         names = ("nats_per_code", "nats_per_code_train", "position_only", "uniform")
         rows = [[k, *(level[name] for name in names)] for k, level in numbers["levels"].items()]
-        parts.append(table(columns, rows))
-        totals = ["nats_per_image", "bits_per_dim"]
-        parts.append(table(["all levels, validation", ""], [[k, numbers[k]] for k in totals]))
+        parts.append(markdown_table(columns, rows))
+        totals = [[name, numbers[name]] for name in ("nats_per_image", "bits_per_dim")]
+        parts.append(markdown_table(["all levels, validation", ""], totals))
     if "nearest" in measured:
         title = "median distance to the nearest training image"
-        parts.append(table([title, ""], measured["nearest"].items()))
+        parts.append(markdown_table([title, ""], measured["nearest"].items()))
     for section, first in (("samples", "images"), ("accuracy", "the ResNet learned from")):
         if section in measured:
             rows = measured[section]["rows"]
             columns = list(dict.fromkeys(name for row in rows.values() for name in row))
             cells = [[k, *(row.get(name, "") for name in columns)] for k, row in rows.items()]
-            parts.append(table([first, *columns], cells))
+            parts.append(markdown_table([first, *columns], cells))
     return "\n".join(parts)
 
 
@@ -259,7 +243,7 @@ def evaluate():
         and {"samples", "accuracy"} & {*sections}
     ):
         raise ValueError("Expected a generator with classes for the sections samples and accuracy.")
-    train, validation = read(FLAGS.train, size), read(FLAGS.validation, size)
+    train, validation = read_images(FLAGS.train, size), read_images(FLAGS.validation, size)
     measure = {
         "reconstruction": lambda: measure_reconstructions(generator, validation, output),
         "priors": lambda: measure_priors(generator, train, validation),

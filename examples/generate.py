@@ -8,6 +8,8 @@ From parts that were trained here, kept as one preset on the way:
         --priors=runs/prior_top/preset,runs/prior_bottom/preset --save_preset=runs/generator \\
         --output=runs/samples
 
+--temperature, --top_k and --top_p become the saved generator's own settings.
+
 --output receives image-NNNNNN.png, one a sample, and grid.png. Image i of a seed is always the
 same: after a kill the same command draws only what is missing.
 """
@@ -90,20 +92,33 @@ def numbers(name, kind):
         ) from error
 
 
+def with_settings(generator, settings):
+    """The same generator, with the settings of the flags as its own."""
+    own = {level: dict(values) for level, values in generator.settings.items()}
+    for name, value in settings.items():
+        values = value if isinstance(value, dict) else dict.fromkeys(own, value)
+        for level, number in values.items():
+            if number is not None:
+                own.setdefault(level, {})[name] = number
+    return keras_vqvae2.HierarchicalImageGenerator(
+        generator.vqvae, generator.priors, generator.label_names, own
+    )
+
+
 def generate():
     output = Path(FLAGS.output)
-    generator = open_generator()
+    settings = {
+        "temperature": numbers("temperature", float),
+        "top_k": numbers("top_k", int),
+        "top_p": numbers("top_p", float),
+    }
+    generator = with_settings(open_generator(), settings)
     if FLAGS.save_preset is not None:
         generator.save_to_preset(
             FLAGS.save_preset, weights_dtype="float16", metadata={"parts": recorded_parts()}
         )
     names = generator.label_names or [str(i) for i in range(generator.num_classes or 1)]
     classes = FLAGS.labels or names
-    settings = {
-        "temperature": numbers("temperature", float),
-        "top_k": numbers("top_k", int),
-        "top_p": numbers("top_p", float),
-    }
     # Image i is of class i // images_per_class.
     labels = [label for label in classes for _ in range(FLAGS.images_per_class)]
     if generator.label_names is None:
@@ -120,7 +135,6 @@ def generate():
             seed=FLAGS.seed,
             first_image=start,
             batch_size=FLAGS.batch_size,
-            **settings,
         )
         if len(images) < part.stop - start:
             sys.exit("generate: interrupted. The same command goes on.")

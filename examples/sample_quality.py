@@ -1,4 +1,4 @@
-"""How near generated images come to real ones: the section `samples` of examples/evaluate.py."""
+"""How near generated images come to real ones: what evaluate.py and choose_settings.py share."""
 
 import hashlib
 import math
@@ -8,10 +8,28 @@ import numpy as np
 import tqdm
 
 from keras_vqvae2 import metrics
+from keras_vqvae2.data import images_from_folder
 from keras_vqvae2.files import replacing
 from keras_vqvae2.plots import save_curves
 
 CHUNK = 64  # images at a time
+
+
+def read_images(folder, size):
+    """Images `(N, H, W, 3)`, uint8, and labels `(N,)` of a folder with a folder a class."""
+    batches = images_from_folder(folder, size, CHUNK, labels=True)
+    pairs = [(np.rint(x * 255).astype("uint8"), y) for x, y in batches.as_numpy_iterator()]
+    images, labels = zip(*pairs)
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def markdown_table(columns, rows):
+    """Markdown of rows of texts and numbers."""
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    for row in rows:
+        cells = [format(cell, ".4g") if isinstance(cell, float) else str(cell) for cell in row]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def cached_features(extractor, images, folder):
@@ -33,6 +51,31 @@ def cached_features(extractor, images, folder):
     with replacing(path) as temporary:
         np.save(temporary, features)
     return features
+
+
+def compare(extractor, features, reference):
+    """Compares a set of images with real ones.
+
+    Precision, recall, density and coverage take as many real images as there are others. The
+    Inception score is over the extractor's own classes, in one part.
+
+    Args:
+        extractor: `features.FeatureExtractor` with a classifier.
+        features: Of the images, `(N, features)`.
+        reference: Of the real images, `(M, features)`.
+
+    Returns:
+        Dict of floats.
+    """
+    count = min(len(features), len(reference))
+    score, _ = metrics.inception_score(extractor.classify(features), splits=1)
+    is_inception = extractor.distance_name == "FID"
+    return {
+        extractor.distance_name: metrics.frechet_distance(features, reference),
+        **metrics.precision_recall(features[:count], reference[:count]),
+        **metrics.density_coverage(features[:count], reference[:count]),
+        "IS" if is_inception else f"IS-{extractor.name}": score,
+    }
 
 
 class SampleQuality:
@@ -76,27 +119,7 @@ class SampleQuality:
         return float((self._classes(features).argmax(axis=1) == labels).mean())
 
     def compare(self, features):
-        """One row of the table: a set of images against real ones.
-
-        Precision, recall, density and coverage take as many real images as there are others. The
-        Inception score is over the extractor's own classes, in one part.
-
-        Args:
-            features: Of the images, `(N, features)`.
-
-        Returns:
-            Dict of floats.
-        """
-        count = min(len(features), len(self.reference))
-        row = {
-            self.extractor.distance_name: metrics.frechet_distance(features, self.reference),
-            **metrics.precision_recall(features[:count], self.reference[:count]),
-            **metrics.density_coverage(features[:count], self.reference[:count]),
-        }
-        probabilities = self.extractor.classify(features)
-        score, _ = metrics.inception_score(probabilities, splits=1)
-        is_inception = self.extractor.distance_name == "FID"
-        return {**row, "IS" if is_inception else f"IS-{self.extractor.name}": score}
+        return compare(self.extractor, features, self.reference)
 
     def rows_of_real_images(self, reconstructions):
         """Rows of training images and of reconstructions of the reference, for comparison."""

@@ -102,6 +102,19 @@ def test_first_images():
     assert all(float(seconds) > 0 for seconds in rows[0][3:])
 
 
+@pytest.mark.slow
+def test_stage_1_limits(tmp_path):
+    for i, photograph in enumerate(sample_photographs((128, 128))):
+        Image.fromarray(photograph).save(tmp_path / f"{i}.png")
+    command = [sys.executable, BENCHMARKS / "stage_1_limits.py", f"--data={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = [line.strip("|").split("|") for line in done.stdout.splitlines() if "|" in line][2:]
+    psnr = {name.strip(): float(value) for name, value in lines}
+    assert list(psnr) == ["nothing", "top", "bottom", "top and bottom"]
+    assert 24 < psnr["nothing"] < psnr["bottom"]
+
+
 def test_stage_1_variants(tmp_path):
     for split in ("train", "validation"):
         (tmp_path / split).mkdir()

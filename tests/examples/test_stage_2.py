@@ -116,11 +116,14 @@ def test_images_to_codes_to_a_prior_to_images_with_a_kill_on_the_way(tmp_path):
     flags = ["--images_per_class=2", "--batch_size=3", f"--output={output}"]
     parts = [f"--vqvae={tmp_path}/vqvae", f"--codes={codes}"]
     parts += [f"--priors={tmp_path}/top,{whole}/preset", f"--save_preset={tmp_path}/generator"]
+    parts += ["--temperature=0.9", "--top_p=bottom=0.8"]
     assert "Wrote 4 images" in run("generate", *parts, *flags)
     pictures = files(output)
     assert sorted(pictures) == ["grid.png", *(f"image-00000{i}.png" for i in range(4))]
     generator = HierarchicalImageGenerator.from_preset(tmp_path / "generator")
     assert generator.label_names == ["cats", "dogs"]
+    bottom = {"temperature": 0.9, "top_p": 0.8}
+    assert generator.settings == {"top": {"temperature": 0.9}, "bottom": bottom}
     (output / "image-000003.png").unlink()
     run("generate", f"--preset={tmp_path}/generator", "--temperature=top=0.9", *flags)
     again = files(output)
@@ -134,6 +137,7 @@ def test_images_to_codes_to_a_prior_to_images_with_a_kill_on_the_way(tmp_path):
         ("train_prior", ["--codes=nowhere", "--level=top"], "encode_dataset has finished"),
         ("generate", ["--preset=vqvae2_imagenette_128"], "Expected the name of a preset of"),
         ("encode_dataset", ["--preset=none", "--data=images"], "Expected the name of a preset"),
+        ("choose_settings", ["--preset=none", "--validation=images"], "Expected the name of a"),
         (
             "encode_dataset",
             ["--preset=vqvae2_imagenette_128", "--data=images", "--crops=2"],
