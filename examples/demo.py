@@ -13,7 +13,7 @@ from keras_vqvae2.callbacks.reconstruction_grid import reconstruction_rows
 from keras_vqvae2.plots import save_image_rows
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("preset", "imagenette_128", "HierarchicalImageGenerator preset.")
+flags.DEFINE_string("preset", "clothing_64", "HierarchicalImageGenerator preset.")
 flags.DEFINE_string("reconstructions", "demo_reconstructions.png", "The first picture to write.")
 flags.DEFINE_string("samples", "demo_samples.png", "The second.")
 flags.DEFINE_integer("images_per_class", 6, "Invented images a class.", lower_bound=1)

@@ -5,8 +5,9 @@ Command:    for each level L of top and bottom,
                 --codes=runs/clothing_64_codes --level=L --output=runs/clothing_64_L
             on the codes of examples/encode_dataset.py with --flips --crops=6 --resize=68
 Hardware:   2 CPU cores, TensorFlow backend compiled by XLA, float32
-Wall time:
-Reached:    validation nats a code
+Wall time:  top 19 minutes, bottom 16 minutes, both beside other work
+Reached:    nats a code 3.915 (top) and 4.020 (bottom) on the test images, 4.126 and 4.293 on the
+            validation images; uniform codes 6.238
 
 `--laptop` stops after 100 steps, some 2 minutes a level.
 """

@@ -4,10 +4,11 @@ Command:    python examples/train_vqvae2.py --recipe=examples/recipes/vqvae2_clo
                 --data=clothing/train --validation=clothing/validation --output=runs/clothing_64 \\
                 --precision=mixed_bfloat16
 Hardware:   2 CPU cores with bfloat16 arithmetic, TensorFlow backend
-Wall time:
-Reached:    PSNR
+Wall time:  32 minutes, beside other work
+Reached:    PSNR 27.83 dB on the 372 test images (22.68 dB from the top level alone), LPIPS 0.044;
+            26.69 dB on the 341 validation images
 
-`--laptop` stops after 300 steps, some 2 minutes.
+`--laptop` stops after 300 steps, some 3 minutes.
 """
 
 import keras

@@ -199,14 +199,20 @@ def test_bad_completions(generator):
             generator.complete(bad_images, mask, labels, verbose=0)
 
 
-def test_the_bundled_generator():
-    assert list(HierarchicalImageGenerator.presets) == ["imagenette_128"]
-    entry = HierarchicalImageGenerator.presets["imagenette_128"]
-    generator = HierarchicalImageGenerator.from_preset("imagenette_128")
+PARAMETERS = {"clothing_64": 10_423_359, "imagenette_128": 10_472_639}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_bundled_generators(name):
+    assert set(HierarchicalImageGenerator.presets) == set(PARAMETERS)
+    entry = HierarchicalImageGenerator.presets[name]
+    generator = HierarchicalImageGenerator.from_preset(name)
     models = [generator.vqvae, *generator.priors.values()]
-    assert sum(model.count_params() for model in models) == entry["parameters"] == 10_472_639
+    parameters = sum(model.count_params() for model in models)
+    assert parameters == entry["parameters"] == PARAMETERS[name]
+    assert generator.vqvae.image_shape == entry["image_shape"]
     # A prior that was trained finds its own kind of codes far more likely than chance does.
-    images = sample_photographs((128, 128)) / np.float32(255)
+    images = sample_photographs(generator.vqvae.image_shape[:2]) / np.float32(255)
     codes = {**generator.vqvae.encode(images), "label": np.zeros(8, "int32")}
     for prior in generator.priors.values():
         prior.compile()

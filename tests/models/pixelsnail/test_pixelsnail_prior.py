@@ -8,6 +8,8 @@ from keras_vqvae2 import PixelSnailPrior
 from keras_vqvae2.models.pixelsnail.pixelsnail_presets import PIXELSNAIL_PRESETS
 
 COUNTS = {
+    "pixelsnail_clothing_64_top": 4_461_848,
+    "pixelsnail_clothing_64_bottom": 4_178_144,
     "pixelsnail_imagenette_128_top": 4_461_848,
     "pixelsnail_imagenette_128_bottom": 4_227_424,
     "pixelsnail_imagenet_256_top": 1_045_250_336,

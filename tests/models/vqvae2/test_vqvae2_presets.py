@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -5,12 +8,15 @@ from keras_vqvae2 import VQVAE2, PresetModel
 from keras_vqvae2.data import sample_photographs
 from keras_vqvae2.metrics import PeakSignalNoiseRatio
 from keras_vqvae2.models import preset_files
+from keras_vqvae2.models.preset_model import PresetUser
 from keras_vqvae2.models.vqvae2.vqvae2_presets import VQVAE2_PRESETS
 
+ROOT = Path(__file__).parents[3]
 PARAMETERS = {
     "vqvae2_imagenet_256": 1_667_335,
     "vqvae2_ffhq_1024": 3_213_641,
     "vqvae2_imagenette_128": 1_783_367,
+    "vqvae2_clothing_64": 1_783_367,
 }
 
 
@@ -42,15 +48,25 @@ def test_unknown_names_list_the_near_ones():
         VQVAE2.from_preset("vqvae2_imagenete_128")
 
 
-def test_the_trained_preset_reconstructs_photographs_it_never_saw():
-    images = sample_photographs() / np.float32(255)
-    model = VQVAE2.from_preset("vqvae2_imagenette_128")
+@pytest.mark.parametrize("name", ["vqvae2_imagenette_128", "vqvae2_clothing_64"])
+def test_a_trained_preset_reconstructs_photographs_it_never_saw(name):
+    model = VQVAE2.from_preset(name)
+    images = sample_photographs(model.image_shape[:2]) / np.float32(255)
     codes = model.encode(images)
     psnr = PeakSignalNoiseRatio()
     psnr.update_state(images, model.decode(codes))
     assert float(psnr.result()) > 24
     for level in model.levels:
         assert len(np.unique(codes[level])) > 100
+
+
+def test_metrics_are_those_of_the_cards():
+    trained = {k: entry for k, entry in PresetUser.presets.items() if entry["has_weights"]}
+    assert len(trained) == 8  # two generators and their parts
+    for name, entry in trained.items():
+        card = (ROOT / entry["card"]).read_text()
+        for metric, value in entry["metrics"].items():
+            assert re.search(rf"\| {re.escape(str(value))}\b", card), (name, metric, value)
 
 
 def test_bundled_files_are_small():
