@@ -18,6 +18,7 @@ from keras_vqvae2.models.vqvae2.vqvae2 import join, to_pixels
 FLAGS = flags.FLAGS
 flags.DEFINE_string("preset", "vqvae2_imagenette_128", "VQVAE2 preset.")
 flags.DEFINE_string("data", None, "Folder of images.")
+flags.DEFINE_integer("images", 512, "How many of them, at random.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 32, "Images at a time.", lower_bound=1)
 flags.mark_flags_as_required(["data"])
 
@@ -42,10 +43,10 @@ def main(_):
     networks = decoders(model)
     psnr = {name: keras_vqvae2.metrics.PeakSignalNoiseRatio() for name in networks}
     images = keras_vqvae2.data.images_from_folder(
-        FLAGS.data, model.image_shape[:2], FLAGS.batch_size
+        FLAGS.data, model.image_shape[:2], FLAGS.batch_size, shuffle=True, seed=1
     )
     count = 0
-    for batch in images.as_numpy_iterator():
+    for batch in images.take(-(-FLAGS.images // FLAGS.batch_size)).as_numpy_iterator():
         for name, network in networks.items():
             decoded = network.predict_on_batch(batch)
             psnr[name].update_state(batch, np.clip(decoded, 0.0, 1.0))
