@@ -5,8 +5,8 @@
         --validation=clothing/test --output=runs/clothing_64_card
 
 --train and --validation are folders with a folder a class, as at training. --sections chooses what
-is measured; --output receives `metrics.json`, `tables.md` with the same numbers as the card shows
-them, and pictures:
+is measured; sections that --output holds of the same preset stay. It receives `metrics.json`,
+`tables.md` with the same numbers as the card shows them, and pictures:
 
 reconstruction  PSNR, SSIM, LPIPS, codebook usage of the validation images; `reconstructions.png`
                 (of bundled photographs)
@@ -252,6 +252,11 @@ def evaluate():
         "accuracy": lambda: measure_accuracy(generator, train, validation),
     }
     measured = {"preset": FLAGS.preset, "seconds": {}}
+    path = output / "metrics.json"
+    if path.exists():
+        before = json.loads(path.read_text())
+        if before["preset"] == FLAGS.preset:
+            measured = before
     if generator is not None:
         parts = {"vqvae": generator.vqvae, **generator.priors}
         measured["parameters"] = {name: part.count_params() for name, part in parts.items()}

@@ -30,8 +30,10 @@ def images(rng):
     return rng.uniform(size=(8, 16, 16, 3)).astype("float32")
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize(
+    "policy, bad",
+    [("float32", np.nan), ("mixed_bfloat16", np.nan), ("mixed_float16", np.inf)],
+)
 def test_a_batch_that_is_not_finite_changes_nothing_and_is_counted(images, policy, bad):
     model = build(policy)
     model.fit(images, batch_size=4, verbose=0)

@@ -65,6 +65,7 @@ def test_a_case_that_outgrows_its_memory_is_ended():
     assert rows[0][3].startswith("out of memory: passed ")
 
 
+@pytest.mark.slow
 def test_train_step():
     rows, messages = run("train_step.py", "--sizes=32:2", "--steps=1", "--warmup_steps=1")
     compiled = {"tensorflow": ["False", "True"], "jax": ["True"], "torch": ["False"]}[BACKEND]
@@ -115,6 +116,7 @@ def test_stage_1_limits(tmp_path):
     assert 24 < psnr["nothing"] < psnr["bottom"]
 
 
+@pytest.mark.slow
 def test_stage_1_variants(tmp_path):
     for split in ("train", "validation"):
         (tmp_path / split).mkdir()
