@@ -25,7 +25,13 @@ class StepContract:
             weight: Scalar, 1.0 for a batch that counts and 0.0 for one that was skipped. Metrics
                 must stay finite for a weight of 0 although the batch is not.
         """
+        weight = self.loss_weight(x, weight)
         self._loss_tracker.update_state(zero_unless(weight, loss), sample_weight=weight)
+
+    @staticmethod
+    def loss_weight(x, weight):
+        """Weight of a batch's mean in a mean over examples: the last batch may be a small one."""
+        return weight * ops.cast(ops.shape(keras.tree.flatten(x)[0])[0], "float32")
 
     def train_only_metrics(self):
         """The metrics that mean nothing in `evaluate`."""

@@ -310,6 +310,7 @@ class PixelSnailPrior(PresetModel):
 
     def update_step_metrics(self, x, outputs, loss, weight):
         super().update_step_metrics(x, outputs, loss, weight)
+        weight = self.loss_weight(x, weight)
         bits = zero_unless(weight, loss) / math.log(2.0)
         self.bits_per_code_tracker.update_state(bits, sample_weight=weight)
         if self.bits_per_dim_tracker is not None:

@@ -89,6 +89,16 @@ def test_fit_learns_and_reports_nats_bits_and_bits_per_dim(make, batch):
     assert (drawn == np.array([0, 1, 2, 0, 1, 2])[:, None, None]).mean() > 0.8
 
 
+def test_a_smaller_last_batch_counts_by_its_examples(make, batch):
+    prior = make(num_classes=3)
+    prior.compile()
+    codes = batch(prior, count=5)
+    whole, parts = (
+        prior.evaluate(codes, batch_size=n, verbose=0, return_dict=True) for n in (5, 3)
+    )
+    assert whole == pytest.approx(parts, rel=1e-5)
+
+
 def test_gradient_checkpointing_changes_no_gradient(make, batch):
     weights = []
     for checkpointing in (False, True):
