@@ -6,15 +6,19 @@ import keras
 import pytest
 
 BACKEND = keras.backend.backend()
-# As if the packages were not installed. Setting sys.modules[name] to None also raises, but packages
-# that only look whether another is loaded take the None for it.
+# As if the packages were not installed. Setting sys.modules[name] to None also stops imports, but
+# packages that only look whether another one is loaded take the None for it.
 BLOCK = """
 import sys
-class Absent:
-    def find_spec(name, path=None, target=None):
-        if name.split(".")[0] in {names}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Absent)
+class Hiding:
+    def __init__(self, finder):
+        self.finder = finder
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] not in {names}:
+            return self.finder.find_spec(name, path, target)
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+sys.meta_path[:] = map(Hiding, sys.meta_path)
 """
 
 
