@@ -15,9 +15,12 @@ as an Inception network's are, or their logits of 1,008 classes. Rows:
 - `prdc`: all four numbers, of which the row's metric is two.
 
 Each case runs once in a process of its own, after a run on a few samples that starts the libraries.
-`extra MiB` is the peak of the resident set minus its size before, with the features in memory
-already. `ratio` is to the first row of `keras_vqvae2`: below 1 is faster than ours. A case known to
-need more than `--memory_limit_gib`, or than is free, is not run; one that grows beyond is ended.
+`CPU s` is what all threads took together: it suffers less than `seconds` from other work on the
+machine, and with OPENBLAS_NUM_THREADS=1 and OMP_NUM_THREADS=1 least. `extra MiB` is the peak of the
+resident set minus its size before, with the features in memory already. `ratio` is of the seconds,
+to the first row of `keras_vqvae2`: above 1 is slower than ours. A case known to need more than
+`--memory_limit_gib`, or than is free, is not run; one that grows beyond is ended. Each row is also
+logged when it is there, since a whole table of 50,000 samples takes long.
 """
 
 import contextlib
@@ -227,7 +230,7 @@ def make_features(samples, width, shift, seed):
 
 
 def measure_case(metric, implementation, samples, width, batch):
-    """Runs in a process of its own. Returns the numbers, seconds and peak bytes."""
+    """Runs in a process of its own. Returns the numbers, peak bytes, seconds and CPU seconds."""
     call, _ = IMPLEMENTATIONS[metric][implementation]
     if metric == "inception_score":
         features = 4.0 * np.random.default_rng(0).standard_normal((samples, CLASSES), "float32")
@@ -238,10 +241,14 @@ def measure_case(metric, implementation, samples, width, batch):
     few = 20  # libraries start, with little memory that may stay
     call(features[:few, :16].copy(), reference[:few, :16].copy(), batch)
     results = []
-    started = time.perf_counter()
+    started, cpu_started = time.perf_counter(), time.process_time()
     peak = measure.peak_extra_memory(lambda: results.append(call(features, reference, batch)))
-    seconds = time.perf_counter() - started
-    return {"numbers": numbers(results[0]), "bytes": peak, "seconds": seconds}
+    return {
+        "numbers": numbers(results[0]),
+        "bytes": peak,
+        "seconds": time.perf_counter() - started,
+        "cpu_seconds": time.process_time() - cpu_started,
+    }
 
 
 def numbers(result):
@@ -262,7 +269,7 @@ def table_rows(metric, limit):
         needed = PACKAGES.get(implementation.split(",")[0], ())
         missing = [name for name in needed if importlib.util.find_spec(name) is None]
         if missing:
-            yield [*row, f"not installed: {missing[0]}", "", "", ""]
+            yield [*row, f"not installed: {missing[0]}", "", "", "", ""]
             continue
         case = {
             "metric": metric,
@@ -274,13 +281,14 @@ def table_rows(metric, limit):
         needs = FLAGS.samples**2 * bytes_a_pair
         result = measure.run_case(__file__, case, "tensorflow", limit, needs)
         if "error" in result:
-            yield [*row, result["error"], "", "", ""]
+            yield [*row, result["error"], "", "", "", ""]
             continue
         seconds = result["seconds"]
         ours_seconds = ours_seconds or (seconds if implementation == "keras_vqvae2" else None)
         ratio = f"{seconds / ours_seconds:.2f}" if ours_seconds else ""
         values = " ".join(f"{x:.6g}" for x in result["numbers"])
-        yield [*row, f"{seconds:.2f}", f"{result['bytes'] / measure.MIB:.0f}", ratio, values]
+        times = f"{seconds:.2f}", f"{result['cpu_seconds']:.2f}"
+        yield [*row, *times, f"{result['bytes'] / measure.MIB:.0f}", ratio, values]
 
 
 def versions():
@@ -296,8 +304,12 @@ def main(_):
         measure.report(measure_case(**json.loads(FLAGS.case)))
         return
     limit = FLAGS.memory_limit_gib * measure.GIB
-    columns = ["metric", "implementation", "seconds", "extra MiB", "ratio", "numbers"]
-    rows = [row for m in FLAGS.metrics or IMPLEMENTATIONS for row in table_rows(m, limit)]
+    columns = ["metric", "implementation", "seconds", "CPU s", "extra MiB", "ratio", "numbers"]
+    rows = []
+    for metric in FLAGS.metrics or IMPLEMENTATIONS:
+        for row in table_rows(metric, limit):
+            print(" | ".join(row), file=sys.stderr, flush=True)
+            rows.append(row)
     print(f"{FLAGS.samples:,} float32 features of width {FLAGS.width} a set.", end="\n\n")
     print(measure.markdown_table(columns, rows), end="\n\n")
     print(f"{measure.environment()} {versions()}.")

@@ -11,14 +11,28 @@ so that its shorter side is --resize, cut at random and mirrored at random.
 --data is a folder with a folder a class (or, with --nolabels, any folder of images), a TFDS name or
 the directory of a prepared TFDS data set. What is written is a TFDS data set again. Shards appear
 when they are complete: after a kill the same command goes on behind the last one.
+
+Several processes, here or on machines that share --output, divide the shards among them. Started
+at any time and in any order, each writes its own, and the last to finish makes a data set of them:
+
+    for worker in 0 1 2 3; do
+        CUDA_VISIBLE_DEVICES=$worker python examples/encode_dataset.py --num_workers=4 \\
+            --worker=$worker --engine=grain --preset=vqvae2_imagenette_128 \\
+            --data=imagenette/train --output=runs/codes &
+    done; wait
+
+All must count the images of a folder alike, so several workers read it with --engine=grain, which
+replaces files that do not decode where tf.data leaves them out.
 """
 
+import functools
 import sys
 from pathlib import Path
 
 from absl import app, flags
 
 import keras_vqvae2
+from keras_vqvae2.data.image_folder import list_images
 from keras_vqvae2.data.optional_imports import import_tfds
 
 FLAGS = flags.FLAGS
@@ -33,16 +47,32 @@ flags.DEFINE_integer("crops", 0, "Further passes with random crops.", lower_boun
 flags.DEFINE_integer("resize", None, "Shorter side before a random crop, in pixels.")
 flags.DEFINE_integer("batch_size", 32, "Images at a time.", lower_bound=1)
 flags.DEFINE_integer("shard_size", 2048, "Examples a file.", lower_bound=1)
+flags.DEFINE_enum("engine", "tf.data", ["tf.data", "grain"], "What reads a folder.")
+flags.DEFINE_integer("num_workers", 1, "Processes that share the work.", lower_bound=1)
+flags.DEFINE_integer("worker", 0, "Which of them this one is.", lower_bound=0)
 flags.mark_flags_as_required(["preset", "data", "output"])
 
 
 def open_images(size):
-    """All passes over the images, in an order that stays, and the names of their classes."""
+    """All passes over the images, in an order that stays.
+
+    Returns:
+        What opens each pass at a batch, the number of images of a pass (None if it shows only as
+        they are read) and the names of the classes.
+    """
     folder = Path(FLAGS.data)
     options = {"batch_size": FLAGS.batch_size, "labels": FLAGS.labels}
     if folder.is_dir() and not (folder / "dataset_info.json").exists():
         open_pass = keras_vqvae2.data.images_from_folder
+        options["engine"] = FLAGS.engine
         names = keras_vqvae2.data.class_names(folder) if FLAGS.labels else None
+        # tf.data leaves out files that do not decode.
+        count = len(list_images(folder)) if FLAGS.engine == "grain" else None
+        if count is None and FLAGS.num_workers > 1:
+            raise ValueError(
+                "Several workers expected --engine=grain to read a folder. "
+                f"Received: --engine={FLAGS.engine}"
+            )
     else:
         open_pass = keras_vqvae2.data.images_from_tfds
         options["split"] = FLAGS.source_split or FLAGS.split
@@ -51,11 +81,14 @@ def open_images(size):
             tfds.builder_from_directory(folder) if folder.is_dir() else tfds.builder(FLAGS.data)
         )
         names = builder.info.features["label"].names if FLAGS.labels else None
-    images = open_pass(FLAGS.data, size, **options)
+        builder.download_and_prepare()
+        count = builder.info.splits[options["split"]].num_examples
+    passes = [options]
     for seed in range(FLAGS.crops):
-        options |= {"resize": FLAGS.resize, "crop": "random", "flip": True, "seed": seed}
-        images = images.concatenate(open_pass(FLAGS.data, size, **options))
-    return images, names
+        cropped = {"resize": FLAGS.resize, "crop": "random", "flip": True, "seed": seed}
+        passes.append({**options, **cropped})
+    passes = [functools.partial(open_pass, FLAGS.data, size, **options) for options in passes]
+    return passes, count, names
 
 
 def main(_):
@@ -66,7 +99,7 @@ def main(_):
                 f"Random crops of {vqvae.image_shape[:2]} expected a --resize above "
                 f"{min(vqvae.image_shape[:2])}. Received: --resize={FLAGS.resize}"
             )
-        images, names = open_images(vqvae.image_shape[:2])
+        images, count, names = open_images(vqvae.image_shape[:2])
         keras_vqvae2.data.encode_dataset(
             vqvae,
             images,
@@ -75,10 +108,14 @@ def main(_):
             class_names=names,
             flips=FLAGS.flips,
             shard_size=FLAGS.shard_size,
+            num_images=count,
+            num_workers=FLAGS.num_workers,
+            worker=FLAGS.worker,
         )
     except (ValueError, FileNotFoundError, ImportError) as error:
         sys.exit(f"encode_dataset: {error}")
-    print(f"Wrote the split {FLAGS.split!r} of {FLAGS.output}.")
+    part = f"part {FLAGS.worker} of " if FLAGS.num_workers > 1 else ""
+    print(f"Wrote {part}the split {FLAGS.split!r} of {FLAGS.output}.")
 
 
 if __name__ == "__main__":

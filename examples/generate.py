@@ -11,7 +11,15 @@ From parts that were trained here, kept as one preset on the way:
 --temperature, --top_k and --top_p become the saved generator's own settings.
 
 --output receives image-NNNNNN.png, one a sample, and grid.png. Image i of a seed is always the
-same: after a kill the same command draws only what is missing.
+same: after a kill the same command draws only what is missing, and several processes that share
+--output draw a part each, in any order:
+
+    for worker in 0 1 2 3; do
+        CUDA_VISIBLE_DEVICES=$worker python examples/generate.py --num_workers=4 \\
+            --worker=$worker --preset=imagenette_128 --images_per_class=500 --output=runs/samples &
+    done; wait
+
+The one that finds all images makes the grid; worker 0 writes what --save_preset asks for.
 """
 
 import json
@@ -44,6 +52,8 @@ for option, what in (
     flags.DEFINE_string(option, None, f"{what}: a number, or one a level as top=0.9,bottom=0.8.")
 flags.DEFINE_integer("seed", 0, "Seed of the samples.", lower_bound=0)
 flags.DEFINE_integer("batch_size", 32, "Images at a time.", lower_bound=1)
+flags.DEFINE_integer("num_workers", 1, "Processes that share the work.", lower_bound=1)
+flags.DEFINE_integer("worker", 0, "Which of them this one is.", lower_bound=0)
 flags.DEFINE_string("dtype", None, "Dtype policy, such as mixed_bfloat16.")
 flags.mark_flags_as_required(["output"])
 
@@ -112,8 +122,12 @@ def generate():
         "top_k": numbers("top_k", int),
         "top_p": numbers("top_p", float),
     }
+    if FLAGS.worker >= FLAGS.num_workers:
+        raise ValueError(
+            f"Expected a --worker below {FLAGS.num_workers}. Received: --worker={FLAGS.worker}"
+        )
     generator = with_settings(open_generator(), settings)
-    if FLAGS.save_preset is not None:
+    if FLAGS.save_preset is not None and FLAGS.worker == 0:
         generator.save_to_preset(
             FLAGS.save_preset, weights_dtype="float16", metadata={"parts": recorded_parts()}
         )
@@ -125,7 +139,11 @@ def generate():
         labels = [int(label) for label in labels] if generator.num_classes else None
     count = len(classes) * FLAGS.images_per_class
     paths = [output / f"image-{i:06d}.png" for i in range(count)]
-    for start in range(0, count, FLAGS.batch_size):
+    starts = range(0, count, FLAGS.batch_size)
+    first, last = (
+        worker * len(starts) // FLAGS.num_workers for worker in (FLAGS.worker, FLAGS.worker + 1)
+    )
+    for start in starts[first:last]:
         part = slice(start, min(start + FLAGS.batch_size, count))
         if all(path.exists() for path in paths[part]):
             continue
@@ -141,6 +159,9 @@ def generate():
         for path, image in zip(paths[part], images):
             with replacing(path) as temporary:
                 keras.utils.save_img(temporary, 255 * image, scale=False)
+    if not all(path.exists() for path in paths):
+        print(f"Wrote part {FLAGS.worker} of {count} images in {output}.")
+        return
     images = np.stack([keras.utils.img_to_array(keras.utils.load_img(path)) for path in paths])
     rows = (images / 255).reshape(len(classes), FLAGS.images_per_class, *images.shape[1:])
     save_image_rows(dict(zip(map(str, classes), rows)), output / "grid.png")

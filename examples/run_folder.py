@@ -4,6 +4,8 @@ import csv
 import importlib.util
 import json
 import subprocess
+import sys
+import traceback
 from pathlib import Path
 
 import keras
@@ -21,11 +23,20 @@ flags.DEFINE_integer("steps_per_epoch", None, "Steps between checkpoints; overri
 flags.DEFINE_float(
     "learning_rate", None, "A constant learning rate for Adam in place of the recipe's."
 )
+flags.DEFINE_integer(
+    "accumulate_steps", 1, "Batches whose gradients are added up for an update.", lower_bound=1
+)
 flags.DEFINE_enum(
     "precision",
     "float32",
     ["float32", "mixed_bfloat16", "mixed_float16"],
     "Dtype policy of the layers. Codebooks, logits and losses stay float32.",
+)
+flags.DEFINE_integer(
+    "devices", None, "Devices of this process; all by default. PyTorch: one a process, by torchrun."
+)
+flags.DEFINE_bool(
+    "join", None, "Join the job's other processes; by default if TF_CONFIG or the like names them."
 )
 flags.DEFINE_integer("seed", 0, "Seed of weights, dropout and the order of the examples.")
 
@@ -54,8 +65,18 @@ def load_recipe(path, **arguments):
             recipe[name] = value
     if FLAGS.learning_rate is not None:
         recipe["optimizer"] = keras.optimizers.Adam(FLAGS.learning_rate)
+    if FLAGS.accumulate_steps > 1:
+        recipe["optimizer"] = accumulating(recipe["optimizer"], FLAGS.accumulate_steps)
     recipe["steps_per_epoch"] = min(recipe["steps_per_epoch"], recipe["steps"])
     return recipe
+
+
+def accumulating(optimizer, steps):
+    """The optimizer, with an update after so many batches; its schedule counts updates."""
+    config = optimizer.get_config() | {"gradient_accumulation_steps": steps}
+    if config.get("use_ema"):
+        config["ema_momentum"] **= 1 / steps  # Keras averages after each batch
+    return type(optimizer).from_config(config)
 
 
 def provenance(recipe_path):
@@ -70,13 +91,50 @@ def provenance(recipe_path):
     return {"recipe": str(recipe.relative_to(project)) if inside else recipe.name, "commit": commit}
 
 
-def restore_or_build(output, resume, build):
-    """The model of a run and the number of finished epochs.
+def run(name, train):
+    """Calls `train(parallel)` with the devices of the flags; errors become one sentence."""
+    try:
+        parallel = keras_vqvae2.DataParallel(FLAGS.devices, FLAGS.join)
+    except ValueError as error:
+        sys.exit(f"{name}: {error}")
+    try:
+        train(parallel)
+    except (ValueError, FileNotFoundError, ImportError) as error:
+        sys.exit(f"{name}: {error}")
+    except Exception as error:
+        if parallel.num_processes == 1:
+            raise
+        traceback.print_exc()
+        sys.exit(
+            f"{name}: process {parallel.process_index} of {parallel.num_processes} stopped "
+            f"({type(error).__name__}): another process was lost, or failed. Start all processes "
+            "again with --resume to go on from the last checkpoint."
+        )
+
+
+def check_devices(recipe, parallel):
+    if recipe["batch_size"] % parallel.num_replicas:
+        raise ValueError(
+            f"Expected a batch that {parallel.num_replicas} devices can share out. "
+            f"Received: batch_size={recipe['batch_size']}"
+        )
+    if FLAGS.accumulate_steps > 1 and (
+        parallel.num_replicas > 1 and keras.backend.backend() == "tensorflow"
+    ):
+        raise ValueError(
+            "Expected one device: Keras does not add up gradients under tf.distribute. "
+            f"Received: --accumulate_steps={FLAGS.accumulate_steps}"
+        )
+
+
+def restore_or_build(output, resume, build, steps_per_epoch):
+    """The model of a run, the number of finished epochs, and of the steps of the next.
 
     Args:
         output: Folder of the run; made if it is missing.
         resume: Whether a run that is there goes on; otherwise it is an error.
         build: Makes the compiled model of a new run.
+        steps_per_epoch: Steps of an epoch.
     """
     runs = sorted(output.glob("checkpoint-*.keras"))
     if runs and not resume:
@@ -85,11 +143,15 @@ def restore_or_build(output, resume, build):
             "another --output."
         )
     output.mkdir(parents=True, exist_ok=True)
-    model, epoch = keras_vqvae2.callbacks.TrainingCheckpoint.restore(output)
+    model, epoch, step = keras_vqvae2.callbacks.TrainingCheckpoint.restore(output)
     if model is None:
-        return build(), 0
-    forget_unfinished_epochs(output / "log.csv", epoch)
-    return model, epoch
+        return build(), 0, 0
+    if step >= steps_per_epoch:
+        raise ValueError(
+            f"Expected more than the {step} steps an epoch after which the run in {output} was "
+            f"stopped. Received: steps_per_epoch={steps_per_epoch}"
+        )
+    return model, epoch, step
 
 
 def write_metrics(output, metrics):

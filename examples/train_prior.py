@@ -12,18 +12,20 @@ arguments, the optimizer and the number of steps. Flags on the command line win 
 
     log.csv                 nats and bits a code, training and validation, ... an epoch a row
     log.png                 the same as a picture
-    checkpoint-N.keras      model and optimizer; --resume goes on from it, after a kill too
+    checkpoint-N.keras      model and optimizer; --resume goes on from it, after a kill too. SIGTERM
+                            writes one (checkpoint-N-<step>.keras) and ends the run with exit code 0
     best.json, preset/      the prior of the best epoch by validation loss (averaged weights, where
                             the recipe's optimizer averages), for PixelSnailPrior.from_preset
     metrics.json            its nats a code on the whole validation split, and on as many training
                             examples
+
+Several devices and processes: as in train_vqvae2.py.
 
 The Keras backend is the one in KERAS_BACKEND (tensorflow, jax or torch).
 """
 
 import csv
 import math
-import sys
 import time
 from pathlib import Path
 
@@ -116,25 +118,31 @@ class Curves(keras.callbacks.Callback):
         save_curves(curves, self.output / "log.png", "steps", "nats a code", FLAGS.level)
 
 
-def train():
+def train(parallel):
     output = Path(FLAGS.output)
     info = open_code_dataset(FLAGS.codes).info
     arguments = prior_arguments(info)
-    recipe = run_folder.load_recipe(FLAGS.recipe, level=FLAGS.level)
     keras.utils.set_random_seed(FLAGS.seed)
-    prior, epoch = run_folder.restore_or_build(
-        output, FLAGS.resume, lambda: build(recipe, arguments)
-    )
-    per_epoch = recipe["steps_per_epoch"]
+    with parallel.scope():
+        recipe = run_folder.load_recipe(FLAGS.recipe, level=FLAGS.level)
+        run_folder.check_devices(recipe, parallel)
+        per_epoch = recipe["steps_per_epoch"]
+        prior, epoch, step = run_folder.restore_or_build(
+            output, FLAGS.resume, lambda: build(recipe, arguments), per_epoch
+        )
     epochs = -(-recipe["steps"] // per_epoch)
-    print(
-        f"PixelSnailPrior {FLAGS.level} {prior.code_shape}, {prior.count_params():,} parameters, "
-        f"backend {keras.backend.backend()}, {FLAGS.precision}, epoch {epoch} of {epochs}."
-    )
+    first = parallel.process_index == 0
+    verbose = "auto" if first else 0
+    if first:
+        print(
+            f"PixelSnailPrior {FLAGS.level} {prior.code_shape}, {prior.count_params():,} "
+            f"parameters, backend {keras.backend.backend()}, {FLAGS.precision}, "
+            f"{parallel.num_replicas} device(s), epoch {epoch} of {epochs}."
+        )
 
     def open_codes(split, **options):
         return keras_vqvae2.data.codes_from_tfds(
-            FLAGS.codes, recipe["batch_size"], split=split, **options
+            FLAGS.codes, recipe["batch_size"], split=split, **options, **parallel.process
         )
 
     codes = open_codes(
@@ -142,58 +150,68 @@ def train():
         shuffle=True,
         repeat=True,
         seed=FLAGS.seed,
-        start_step=epoch * per_epoch,
+        start_step=epoch * per_epoch + step,
     )
     validation = None
     if FLAGS.validation_split:
         validation = open_codes(FLAGS.validation_split, shuffle=True, seed=1)
-    uniform = math.log(prior.num_embeddings)
-    callbacks = [
-        keras.callbacks.CSVLogger(output / "log.csv", append=epoch > 0),
-        keras_vqvae2.callbacks.TrainingCheckpoint(output),
-    ]
+    metadata = run_folder.provenance(FLAGS.recipe)
+    callbacks = [keras_vqvae2.callbacks.TrainingCheckpoint(output, first_step=step)]
     if prior.optimizer.use_ema:
         callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
-    metadata = run_folder.provenance(FLAGS.recipe)
     best = None
     if validation is not None:
         patience = FLAGS.patience or recipe.get("patience")
         best = keras_vqvae2.callbacks.BestPreset(output, patience=patience, metadata=metadata)
         callbacks.append(best)
-    callbacks.append(Curves(output, recipe, uniform))
+    uniform = math.log(prior.num_embeddings)
+    if first:
+        run_folder.forget_unfinished_epochs(output / "log.csv", epoch)
+        callbacks.insert(0, keras.callbacks.CSVLogger(output / "log.csv", append=epoch > 0))
+        callbacks.append(Curves(output, recipe, uniform))
 
     started = time.time()
     prior.fit(
-        codes,
+        parallel.distribute(codes),
         epochs=epochs,
         initial_epoch=epoch,
         steps_per_epoch=per_epoch,
-        validation_data=validation,
+        validation_data=None if validation is None else parallel.distribute(validation),
         validation_steps=None
         if validation is None
         else -(-FLAGS.validation_examples // recipe["batch_size"]),
         callbacks=callbacks,
+        verbose=verbose,
     )
-    seconds = time.time() - started
-    metrics = {"parameters": prior.count_params(), "seconds": round(seconds), "uniform": uniform}
-    if validation is None:
-        prior.save_to_preset(output / "preset", metadata=metadata)
-    else:
+    metrics = {
+        "parameters": prior.count_params(),
+        "seconds": round(time.time() - started),
+        "uniform": uniform,
+    }
+    if validation is not None:
+        # Every process has the best epoch in mind; the first one has finished writing it.
+        parallel.wait()
         metrics["steps"] = best.best()["epoch"] * per_epoch
-        prior = keras_vqvae2.PixelSnailPrior.from_preset(output / "preset", dtype=FLAGS.precision)
-        prior.compile()
-        metrics["validation"] = prior.evaluate(validation, return_dict=True)
+        with parallel.scope():
+            prior = keras_vqvae2.PixelSnailPrior.from_preset(
+                output / "preset", dtype=FLAGS.precision
+            )
+            prior.compile()
         examples = info.splits[FLAGS.validation_split].num_examples
         some = open_codes(f"{FLAGS.train_split}[:{examples}]")
-        metrics["train"] = prior.evaluate(some, return_dict=True)
+        for name, source in (("validation", validation), ("train", some)):
+            metrics[name] = prior.evaluate(
+                parallel.distribute(source), return_dict=True, verbose=verbose
+            )
+    if not first:
+        return
+    if validation is None:
+        prior.save_to_preset(output / "preset", metadata=metadata)
     run_folder.write_metrics(output, metrics)
 
 
 def main(_):
-    try:
-        train()
-    except (ValueError, FileNotFoundError, ImportError) as error:
-        sys.exit(f"train_prior: {error}")
+    run_folder.run("train_prior", train)
 
 
 if __name__ == "__main__":

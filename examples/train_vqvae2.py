@@ -15,15 +15,21 @@ The folder --output receives
 
     log.csv                 loss, PSNR, code usage, ... an epoch a row (and TensorBoard on request)
     pictures/epoch-N.png    original, reconstruction, what the top level alone holds
-    checkpoint-N.keras      model and optimizer; --resume goes on from it, after a kill too
+    checkpoint-N.keras      model and optimizer; --resume goes on from it, after a kill too. SIGTERM
+                            writes one (checkpoint-N-<step>.keras) and ends the run with exit code 0
     preset/                 the trained model, for keras_vqvae2.VQVAE2.from_preset
     metrics.json            the metrics on the whole validation set
+
+On a machine with several devices all take part; --batch_size stays the whole batch's. Of several
+processes (docs/scaling.md) each takes its part of a batch, and the first one writes; all must see
+the folder --output:
+
+    torchrun --nproc-per-node=8 examples/train_vqvae2.py --data=photos --output=runs/photos
 
 The Keras backend is the one in KERAS_BACKEND (tensorflow, jax or torch).
 """
 
 import importlib.util
-import sys
 import time
 from pathlib import Path
 
@@ -77,34 +83,44 @@ def build(recipe):
     return model
 
 
-def callbacks(recipe, pictures, output, started_anew):
-    steps = recipe["steps"]
+def callbacks(pictures, output, epoch, step, parallel):
+    checkpoint = keras_vqvae2.callbacks.TrainingCheckpoint(output, first_step=step)
+    if parallel.process_index > 0:
+        return [checkpoint]
+    run_folder.forget_unfinished_epochs(output / "log.csv", epoch)
     result = [
-        keras.callbacks.CSVLogger(output / "log.csv", append=not started_anew),
+        keras.callbacks.CSVLogger(output / "log.csv", append=epoch > 0),
         keras_vqvae2.callbacks.ReconstructionGrid(
             pictures, output / "pictures", every=FLAGS.picture_every
         ),
-        keras_vqvae2.callbacks.TrainingCheckpoint(output),
+        checkpoint,
     ]
     if FLAGS.log == "tensorboard":
         if importlib.util.find_spec("tensorboard") is None:
             raise ImportError("--log=tensorboard needs `pip install tensorboard`.")
         result.append(keras.callbacks.TensorBoard(output / "tensorboard"))
-    print(f"Training for {steps} steps; see {output}/log.csv and {output}/pictures.")
     return result
 
 
-def train():
+def train(parallel):
     output = Path(FLAGS.output)
-    recipe = load_recipe()
     keras.utils.set_random_seed(FLAGS.seed)
-    model, epoch = run_folder.restore_or_build(output, FLAGS.resume, lambda: build(recipe))
-    per_epoch = recipe["steps_per_epoch"]
+    with parallel.scope():
+        recipe = load_recipe()
+        run_folder.check_devices(recipe, parallel)
+        per_epoch = recipe["steps_per_epoch"]
+        model, epoch, step = run_folder.restore_or_build(
+            output, FLAGS.resume, lambda: build(recipe), per_epoch
+        )
     epochs = -(-recipe["steps"] // per_epoch)
-    print(
-        f"VQVAE2 {recipe['model']['image_shape']}, {model.count_params():,} parameters, backend "
-        f"{keras.backend.backend()}, {FLAGS.precision}, epoch {epoch} of {epochs}."
-    )
+    first = parallel.process_index == 0
+    if first:
+        print(
+            f"VQVAE2 {recipe['model']['image_shape']}, {model.count_params():,} parameters, "
+            f"backend {keras.backend.backend()}, {FLAGS.precision}, {parallel.num_replicas} "
+            f"device(s), epoch {epoch} of {epochs}. Training for {recipe['steps']} steps; see "
+            f"{output}/log.csv and {output}/pictures."
+        )
     images = open_images(
         FLAGS.data,
         "train",
@@ -112,35 +128,45 @@ def train():
         shuffle=True,
         repeat=True,
         seed=FLAGS.seed,
-        start_step=epoch * per_epoch,
+        start_step=epoch * per_epoch + step,
         **recipe["data"],
+        **parallel.process,
     )
     validation = None
     if FLAGS.validation:
-        validation = open_images(FLAGS.validation, "test", recipe)
+        validation = open_images(FLAGS.validation, "test", recipe, **parallel.process)
     shown = open_images(
         FLAGS.validation or FLAGS.data,
         "test" if FLAGS.validation else "train",
         recipe,
         shuffle=True,
         seed=1,
+        **parallel.process,
     )
     pictures = next(iter(shown))[:8].numpy()
 
     started = time.time()
     model.fit(
-        images,
+        parallel.distribute(images),
         epochs=epochs,
         initial_epoch=epoch,
         steps_per_epoch=per_epoch,
-        validation_data=None if validation is None else shown,
+        validation_data=None if validation is None else parallel.distribute(shown),
         validation_steps=None
         if validation is None
         else -(-FLAGS.validation_images // recipe["batch_size"]),
-        callbacks=callbacks(recipe, pictures, output, started_anew=epoch == 0),
+        callbacks=callbacks(pictures, output, epoch, step, parallel),
+        verbose="auto" if first else 0,
     )
     seconds = time.time() - started
 
+    measured = None
+    if validation is not None:
+        measured = model.evaluate(
+            parallel.distribute(validation), return_dict=True, verbose="auto" if first else 0
+        )
+    if not first:
+        return
     metadata = run_folder.provenance(FLAGS.recipe)
     model.save_to_preset(output / "preset", metadata=metadata)
     metrics = {
@@ -148,16 +174,13 @@ def train():
         "steps": epochs * per_epoch,
         "seconds": round(seconds),
     }
-    if validation is not None:
-        metrics["validation"] = model.evaluate(validation, return_dict=True)
+    if measured is not None:
+        metrics["validation"] = measured
     run_folder.write_metrics(output, metrics)
 
 
 def main(_):
-    try:
-        train()
-    except (ValueError, FileNotFoundError, ImportError) as error:
-        sys.exit(f"train_vqvae2: {error}")
+    run_folder.run("train_vqvae2", train)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,20 @@
 Everything else in the package is `keras.ops`. Each backend module offers the same names:
 
 - `GuardedTrainer`: the `train_step` and `test_step` of a model, in the backend's own signature.
+- `SPLITS_WEIGHTS`: whether `keras.distribution` can split a model's weights over devices.
 - `replica_count`, `replica_index`, `replica_sum`: where this program stands among its replicas.
+- `process_count`, `process_index`: where this process stands among those of its job.
+- `start_replicas`: joins the job's processes. Returns the number of devices and a scope for models.
+- `distribute_dataset`: a process' part of the batches, as `fit` wants it.
+- `alone`: a scope in which what is built belongs to this process.
+- `any_process`: whether a flag is set in one process at least; all must ask.
+- `batch_multiple`: what the size of a batch must be a multiple of, so that devices can share it.
 - `compile_function`: of tensors and of variables that are listed; a program if the backend has any.
 - `map_range`: a function of 0, 1, ... one after the other, its results stacked.
 - `matmul_float32`: a product that stays float32 on hardware that likes to round its inputs.
 - `scan`: a loop with a carry over the leading axis of tensors, its outputs stacked.
 - `segment_sum`: sums of rows that share an index, without a copy of the rows.
+- `split_batch`: tensors whose leading axis is the batch, each device with its part.
 - `sum_squared_error`: of two matrices, without a third in memory. Gradients do not pass.
 - `sync_training_state`: makes a model's variables current while `fit` runs.
 """
@@ -27,13 +35,22 @@ if _name not in _NAMES:
 _backend = importlib.import_module(f"keras_vqvae2.backend.{_name}_backend")
 
 GuardedTrainer = _backend.GuardedTrainer
+SPLITS_WEIGHTS = _backend.SPLITS_WEIGHTS
+alone = _backend.alone
+any_process = _backend.any_process
+batch_multiple = _backend.batch_multiple
 compile_function = _backend.compile_function
+distribute_dataset = _backend.distribute_dataset
 map_range = _backend.map_range
 matmul_float32 = _backend.matmul_float32
+process_count = _backend.process_count
+process_index = _backend.process_index
 replica_count = _backend.replica_count
 replica_index = _backend.replica_index
 replica_sum = _backend.replica_sum
 scan = _backend.scan
 segment_sum = _backend.segment_sum
+split_batch = _backend.split_batch
+start_replicas = _backend.start_replicas
 sum_squared_error = _backend.sum_squared_error
 sync_training_state = _backend.sync_training_state

@@ -1,10 +1,17 @@
 """JAX: pure steps over the state; under `keras.distribution` arrays are global already."""
 
+import contextlib
+import os
+
 import jax
 import jax.numpy as jnp
 import keras
+import numpy as np
+from jax.experimental import multihost_utils
 
 from keras_vqvae2.backend.step_contract import StepContract, poison
+
+SPLITS_WEIGHTS = True
 
 
 def replica_count():
@@ -17,6 +24,86 @@ def replica_index():
 
 def replica_sum(x):
     return x
+
+
+def process_count():
+    return jax.process_count()
+
+
+def process_index():
+    return jax.process_index()
+
+
+def start_replicas(devices, join):
+    announced = {f"KERAS_DISTRIBUTION_{name}" for name in ("JOB_ADDRESSES", "NUM_PROCESSES")}
+    if join or (join is None and announced & set(os.environ)):
+        keras.distribution.initialize()
+    names = keras.distribution.list_devices()  # those of all processes
+    if process_count() > 1 and devices is not None:
+        raise ValueError(
+            "Expected devices=None: of several processes each uses all devices that it sees. "
+            f"Received: devices={devices}"
+        )
+    devices = len(names) if devices is None else devices
+    if devices > len(names):
+        raise ValueError(f"Expected at most {len(names)} devices. Received: devices={devices}")
+    if devices > 1:
+        distribution = keras.distribution.DataParallel(
+            devices=names[:devices], auto_shard_dataset=False
+        )
+        keras.distribution.set_distribution(distribution)
+    return devices, contextlib.nullcontext
+
+
+def distribute_dataset(dataset, devices):
+    here = devices // process_count()
+    if here == 1 or not hasattr(dataset, "element_spec"):
+        return dataset
+    import tensorflow as tf  # a tf.data.Dataset, so it is installed
+
+    # JAX splits arrays in equal parts only: what is left over in a last batch is cut off.
+    def cut(*batch):
+        even = keras.tree.map_structure(lambda x: x[: tf.shape(x)[0] // here * here], batch)
+        return even if len(even) > 1 else even[0]
+
+    def some(*batch):
+        return tf.shape(keras.tree.flatten(batch)[0])[0] > 0
+
+    return dataset.map(cut).filter(some)
+
+
+@contextlib.contextmanager
+def alone():
+    distribution = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(distribution)
+
+
+def any_process(flag, model=None):
+    if process_count() == 1:
+        return flag
+    return bool(multihost_utils.process_allgather(np.array(flag)).any())
+
+
+def batch_multiple():
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return 1
+    mesh = distribution.device_mesh
+    return mesh.shape[mesh.axis_names.index(distribution.batch_dim_name)]
+
+
+def split_batch(tensors):
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return tensors
+    return keras.tree.map_structure(
+        lambda x: keras.distribution.distribute_tensor(x, distribution.get_data_layout(x.shape)),
+        tensors,
+    )
 
 
 def map_range(function, count):
@@ -114,6 +201,6 @@ class GuardedTrainer(StepContract):
         mapping = zip(self.metrics_variables, metrics_state)
         with keras.StatelessScope(state_mapping=mapping) as scope:
             self.update_step_metrics(batch[0], outputs, loss, jnp.ones(()))
-            logs = self.test_logs()
+            logs = self.without_train_only(self.get_metrics_result())
         metrics_state = [scope.get_current_value(v) for v in self.metrics_variables]
         return logs, (trainable, non_trainable, metrics_state)

@@ -11,6 +11,8 @@ class StepContract:
     metrics. Only the order in which a backend wants its variables handed around differs.
     """
 
+    _evaluating = False
+
     def step_outputs(self, x, training):
         """Returns what `compute_loss` and `update_step_metrics` need of one batch."""
         return self(x, training=training)
@@ -37,19 +39,33 @@ class StepContract:
         """The metrics that mean nothing in `evaluate`."""
         return [self.gradient_norm_tracker, self.skipped_steps_tracker]
 
-    def update_train_metrics(self, x, outputs, loss, gradient_norm, finite):
+    def update_train_metrics(self, x, outputs, loss, gradient_norm, finite, replicas=1):
         weight = ops.cast(finite, "float32")
         self.update_step_metrics(x, outputs, loss, weight)
         self.gradient_norm_tracker.update_state(
             zero_unless(weight, gradient_norm), sample_weight=weight
         )
-        self.skipped_steps_tracker.update_state(1.0 - weight)
+        # All replicas skip a step together, and what they count is added up.
+        self.skipped_steps_tracker.update_state((1.0 - weight) / replicas)
 
-    def test_logs(self):
+    def evaluate(self, *args, **kwargs):
+        self._evaluating = True
+        try:
+            return super().evaluate(*args, **kwargs)
+        finally:
+            self._evaluating = False
+
+    def get_metrics_result(self):
+        """Keras takes these for the logs of an epoch if the last step's logs have the same names.
+
+        It must: of several replicas the last step's logs are not the metrics of them all.
+        """
+        logs = super().get_metrics_result()
+        return self.without_train_only(logs) if self._evaluating else logs
+
+    def without_train_only(self, logs):
         skip = {metric.name for metric in self.train_only_metrics()}
-        return {
-            name: value for name, value in self.get_metrics_result().items() if name not in skip
-        }
+        return {name: value for name, value in logs.items() if name not in skip}
 
     def scales_loss(self):
         """Whether the optimizer scales the loss, and so skips steps that overflow itself."""

@@ -1,9 +1,13 @@
 """TensorFlow: `tf.GradientTape` steps, `tf.distribute` replicas."""
 
+import contextlib
+
 import keras
 import tensorflow as tf
 
 from keras_vqvae2.backend.step_contract import StepContract, poison
+
+SPLITS_WEIGHTS = False
 
 
 def replica_count():
@@ -20,6 +24,77 @@ def replica_sum(x):
     if context is None or context.num_replicas_in_sync == 1:
         return x
     return context.all_reduce(tf.distribute.ReduceOp.SUM, x)
+
+
+def _tasks():
+    """This process' number among those of `TF_CONFIG`, the chief first, and how many they are."""
+    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    cluster = resolver.cluster_spec().as_dict()
+    tasks = [(kind, i) for kind in ("chief", "worker") for i in range(len(cluster.get(kind, ())))]
+    return tasks.index((resolver.task_type, resolver.task_id)) if tasks else 0, len(tasks) or 1
+
+
+def process_count():
+    return _tasks()[1]
+
+
+def process_index():
+    return _tasks()[0]
+
+
+def start_replicas(devices, join):
+    if join and process_count() == 1:
+        raise ValueError("Expected the processes of the job in the environment variable TF_CONFIG.")
+    if process_count() > 1:
+        if devices is not None:
+            raise ValueError(
+                "Expected devices=None: with TF_CONFIG a process uses all that it sees "
+                f"(CUDA_VISIBLE_DEVICES). Received: devices={devices}"
+            )
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        return strategy.num_replicas_in_sync, strategy.scope
+    names = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    devices = len(names) if devices is None else devices
+    if devices > len(names):
+        raise ValueError(f"Expected at most {len(names)} devices. Received: devices={devices}")
+    if devices == 1:
+        return 1, contextlib.nullcontext
+    strategy = tf.distribute.MirroredStrategy([device.name for device in names[:devices]])
+    return devices, strategy.scope
+
+
+def distribute_dataset(dataset, devices):
+    if process_count() == 1:
+        return dataset  # Keras splits its batches over the devices
+    here = devices // process_count()
+    first = next(iter(dataset.take(1)), None)
+    if first is None:
+        raise ValueError("Expected at least one batch. Received: an empty data set")
+    # A device takes an element, so elements are made as small as a device's part of a batch.
+    part = dataset.rebatch(keras.tree.flatten(first)[0].shape[0] // here)
+    strategy = tf.distribute.get_strategy()
+    return strategy.distribute_datasets_from_function(lambda _: part)
+
+
+def alone():
+    return contextlib.nullcontext()  # outside the strategy's scope already
+
+
+def any_process(flag, model=None):
+    if process_count() == 1:
+        return flag
+    # Callbacks run outside of the strategy's scope; their model knows it.
+    strategy = tf.distribute.get_strategy() if model is None else model.distribute_strategy
+    flags = strategy.run(lambda: tf.constant(float(flag)))
+    return bool(strategy.reduce(tf.distribute.ReduceOp.SUM, flags, axis=None) > 0)
+
+
+def batch_multiple():
+    return 1
+
+
+def split_batch(tensors):
+    return tensors
 
 
 def map_range(function, count):
@@ -73,6 +148,12 @@ def sync_training_state(model):
     """Nothing to do: TensorFlow updates variables in place."""
 
 
+def _reducible(logs):
+    """Logs as Keras wants them: over several processes it takes means along a first axis."""
+    several = isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy)
+    return {name: value[None] for name, value in logs.items()} if several else logs
+
+
 class GuardedTrainer(StepContract):
     """Training steps in which a batch that is not finite changes nothing."""
 
@@ -101,8 +182,8 @@ class GuardedTrainer(StepContract):
         self._apply_guarded([g if g is None else g / replicas for g in gradients], finite)
         for variable, old in zip(state, before):
             variable.assign(tf.where(finite, variable.value, old))
-        self.update_train_metrics(x, outputs, loss, norm, finite)
-        return self.get_metrics_result()
+        self.update_train_metrics(x, outputs, loss, norm, finite, replicas)
+        return _reducible(self.get_metrics_result())
 
     def _apply_guarded(self, gradients, finite):
         variables = self.trainable_variables
@@ -132,4 +213,4 @@ class GuardedTrainer(StepContract):
         outputs = self.step_outputs(x, training=False)
         loss = self.compute_loss(x, y, outputs, sample_weight, training=False)
         self.update_step_metrics(x, outputs, loss, tf.ones(()))
-        return self.test_logs()
+        return _reducible(self.without_train_only(self.get_metrics_result()))

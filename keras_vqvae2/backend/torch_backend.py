@@ -1,10 +1,16 @@
 """PyTorch: eager steps, `torch.distributed` replicas."""
 
+import contextlib
+import os
+import random
+
 import keras
 import torch
 import torch.distributed
 
 from keras_vqvae2.backend.step_contract import StepContract, poison
+
+SPLITS_WEIGHTS = False
 
 
 def _distributed():
@@ -25,6 +31,59 @@ def replica_sum(x):
     total = x.detach().clone()
     torch.distributed.all_reduce(total)
     return total
+
+
+def process_count():
+    return replica_count()
+
+
+def process_index():
+    return replica_index()
+
+
+def start_replicas(devices, join):
+    if (devices or 1) > 1:
+        raise ValueError(
+            "Expected one device a process: start one process a device, with "
+            f"`torchrun --nproc-per-node={devices}`. Received: devices={devices}"
+        )
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 and not join:
+        return 1, contextlib.nullcontext
+    if not _distributed():
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+        torch.distributed.init_process_group()
+        # Weights that are drawn must be the same everywhere.
+        seed = [random.getrandbits(31)]
+        torch.distributed.broadcast_object_list(seed)
+        keras.utils.set_random_seed(seed[0])
+    return replica_count(), contextlib.nullcontext
+
+
+def distribute_dataset(dataset, devices):
+    return dataset
+
+
+def alone():
+    return contextlib.nullcontext()
+
+
+def any_process(flag, model=None):
+    if replica_count() == 1:
+        return flag
+    return bool(replica_sum(torch.tensor(float(flag), device=_device())) > 0)
+
+
+def _device():
+    return keras.ops.zeros(()).device
+
+
+def batch_multiple():
+    return 1
+
+
+def split_batch(tensors):
+    return tensors
 
 
 def map_range(function, count):
@@ -95,12 +154,30 @@ class GuardedTrainer(StepContract):
             if not finite:
                 for variable, old in zip(state, before):
                     variable.assign(old)
-            self.update_train_metrics(x, outputs, loss.detach(), norm, finite)
-        return self.get_metrics_result()
+            self.update_train_metrics(x, outputs, loss.detach(), norm, finite, replicas)
+        return super().get_metrics_result()
 
     def test_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         outputs = self.step_outputs(x, training=False)
         loss = self.compute_loss(x, y, outputs, sample_weight, training=False)
         self.update_step_metrics(x, outputs, loss, torch.ones((), device=loss.device))
-        return self.test_logs()
+        return self.without_train_only(super().get_metrics_result())
+
+    def get_metrics_result(self):
+        """The metrics over all processes: `fit` and `evaluate` ask once, when an epoch ends.
+
+        Every process must ask. The logs of single steps are those of this process.
+        """
+        variables = [v for metric in self.metrics for v in metric.variables]
+        own = [v.value.detach().clone() for v in variables]
+        if own and replica_count() > 1:
+            totals = replica_sum(torch.cat([value.float().flatten() for value in own]))
+            totals = torch.split(totals, [value.numel() for value in own])
+            for variable, total in zip(variables, totals):
+                variable.assign(total.reshape(variable.shape))
+        # A result may be the variable's own tensor, which is written to next.
+        logs = {name: value.clone() for name, value in super().get_metrics_result().items()}
+        for variable, value in zip(variables, own):
+            variable.assign(value)
+        return logs

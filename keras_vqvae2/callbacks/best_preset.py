@@ -4,6 +4,7 @@ from pathlib import Path
 
 import keras
 
+from keras_vqvae2 import backend
 from keras_vqvae2.files import replacing
 
 
@@ -11,7 +12,8 @@ class BestPreset(keras.callbacks.Callback):
     """Keeps the best epoch's model as a preset, and ends training when it gets no better.
 
     Writes `preset/` whenever the watched value is the lowest so far, and `best.json` with the epoch
-    and the value. A run that is resumed goes on from what `best.json` says.
+    and the value. A run that is resumed goes on from what `best.json` says. Of several processes
+    only the first writes.
 
     Behind a `keras.callbacks.SwapEMAWeights(swap_on_epoch=True)` in the list of callbacks, the
     preset holds the averaged weights.
@@ -44,15 +46,20 @@ class BestPreset(keras.callbacks.Callback):
         self.patience = patience
         self.metadata = metadata
 
+    def on_train_begin(self, logs=None):
+        self._best = self.best()
+
     def on_epoch_end(self, epoch, logs=None):
         if self.monitor not in (logs or {}):
             raise ValueError(f"Expected {self.monitor!r} to watch. Received: {sorted(logs or {})}")
         value = float(logs[self.monitor])
-        best = self.best()
         # An epoch that was finished, but not checkpointed, before a kill comes once more.
-        if not value < best["value"] and epoch + 1 != best["epoch"]:
-            if self.patience is not None and epoch + 1 - best["epoch"] >= self.patience:
+        if not value < self._best["value"] and epoch + 1 != self._best["epoch"]:
+            if self.patience is not None and epoch + 1 - self._best["epoch"] >= self.patience:
                 self.model.stop_training = True
+            return
+        self._best = {"epoch": epoch + 1, "value": value}
+        if backend.process_index() > 0:
             return
         self.model.save_to_preset(self.directory / "preset", metadata=self.metadata)
         with replacing(self.directory / "best.json") as temporary:

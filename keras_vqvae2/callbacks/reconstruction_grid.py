@@ -3,6 +3,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_vqvae2 import backend
 from keras_vqvae2.plots import save_image_rows
 
 
@@ -41,9 +42,15 @@ class ReconstructionGrid(keras.callbacks.Callback):
         self.every = every
 
     def on_epoch_end(self, epoch, logs=None):
-        if (epoch + 1) % self.every == 0:
-            rows = reconstruction_rows(self.model, self.images)
-            save_image_rows(rows, self.directory / f"epoch-{epoch + 1}.png", f"epoch {epoch + 1}")
+        if (epoch + 1) % self.every or backend.process_index() > 0:
+            return
+        with backend.alone():
+            model = self.model
+            if backend.process_count() > 1:  # a copy, which runs without the other processes
+                model = type(model).from_config(model.get_config())
+                model.set_weights(self.model.get_weights())
+            rows = reconstruction_rows(model, self.images)
+        save_image_rows(rows, self.directory / f"epoch-{epoch + 1}.png", f"epoch {epoch + 1}")
 
 
 def reconstruction_rows(vqvae, images):

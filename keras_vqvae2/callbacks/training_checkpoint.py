@@ -1,11 +1,17 @@
 import re
+import signal
+import sys
+import threading
 from pathlib import Path
 
 import keras
 
+from keras_vqvae2 import backend
 from keras_vqvae2.files import replacing
 
-_NAME = re.compile(r"checkpoint-(\d+)\.keras")
+_NAME = re.compile(r"checkpoint-(\d+)(?:-(\d+))?\.keras")
+# Steps after which the processes of a job ask each other whether one was told to stop.
+_ASK_EVERY = 10
 
 
 class TrainingCheckpoint(keras.callbacks.Callback):
@@ -14,8 +20,19 @@ class TrainingCheckpoint(keras.callbacks.Callback):
     The file `checkpoint-<epochs finished>.keras` appears at once when it is complete; the one
     before it is removed after that. Whenever the process dies, one good checkpoint is there.
 
+    On SIGTERM, which clusters send before they take a machine away, the running step is finished,
+    `checkpoint-<epochs finished>-<steps of the next>.keras` is written, and the process exits with
+    0 (`SystemExit`). A run that goes on from it gives `first_step`: its first epoch is then the
+    rest of the one that was left, and ends at the same step; so do its logs. The data must start
+    behind `epoch * steps_per_epoch + first_step` batches (`start_step` of the sources in
+    `keras_vqvae2.data`).
+
+    Of several processes only the first writes, and all stop when one is told to; they ask each
+    other every tenth step.
+
     Args:
         directory: Folder of the checkpoints; made if it is missing.
+        first_step: Steps of the first epoch that were made before, as `restore` returned it.
 
     Example:
 
@@ -28,21 +45,74 @@ class TrainingCheckpoint(keras.callbacks.Callback):
     checkpoint = keras_vqvae2.callbacks.TrainingCheckpoint("run")
     model.fit(np.zeros((4, 16, 16, 3)), epochs=2, callbacks=[checkpoint], verbose=0)
 
-    model, epoch = keras_vqvae2.callbacks.TrainingCheckpoint.restore("run")  # epoch is 2
+    model, epoch, step = keras_vqvae2.callbacks.TrainingCheckpoint.restore("run")
+    print(epoch, step)  # 2 0
     model.fit(np.zeros((4, 16, 16, 3)), initial_epoch=epoch, epochs=3, verbose=0)
     ```
     """
 
-    def __init__(self, directory):
+    def __init__(self, directory, first_step=0):
         super().__init__()
         self.directory = Path(directory)
+        self.first_step = first_step
+        self._told = False
+
+    def on_train_begin(self, logs=None):
+        self._told = False
+        self._listening = threading.current_thread() is threading.main_thread()
+        if self._listening:
+            self._handler = signal.signal(signal.SIGTERM, self._stop)
+
+    def on_train_end(self, logs=None):
+        if self._listening:
+            signal.signal(signal.SIGTERM, self._handler)
+
+    def _stop(self, signum, frame):
+        self._told = True
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        done, steps = self.first_step + batch + 1, self.params.get("steps")
+        if done == steps:
+            # The signal waits for the end of the epoch, which is near.
+            self.model.stop_training = self.model.stop_training or self.first_step > 0
+            return
+        if backend.process_count() == 1:
+            stop = self._told
+        else:
+            stop = done % _ASK_EVERY == 0 and backend.any_process(self._told, self.model)
+        if stop:
+            backend.sync_training_state(self.model)
+            self._save(f"checkpoint-{self._epoch}-{done}.keras")
+            self._exit()
 
     def on_epoch_end(self, epoch, logs=None):
-        path = self.directory / f"checkpoint-{epoch + 1}.keras"
-        with replacing(path) as temporary:
+        if self.first_step:
+            # Keras leaves an epoch early only to end training; this one was the rest of an epoch.
+            self.model.stop_training = False
+            self.first_step = 0
+        self._save(f"checkpoint-{epoch + 1}.keras")
+        if backend.any_process(self._told, self.model):
+            self._exit()
+
+    def _save(self, name):
+        if backend.process_index() > 0:
+            return
+        with replacing(self.directory / name) as temporary:
             self.model.save(temporary)
         for old in _checkpoints(self.directory)[:-1]:
             old.unlink()
+
+    def _exit(self):
+        # No process leaves before the first one has written.
+        backend.any_process(False, self.model)
+        self.on_train_end()
+        if backend.process_index() == 0:
+            last = _checkpoints(self.directory)[-1]
+            print(f"\nTold to stop by SIGTERM: {last} is written.", file=sys.stderr, flush=True)
+        sys.exit(0)
 
     @staticmethod
     def restore(directory):
@@ -52,18 +122,18 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             directory: Folder of the checkpoints.
 
         Returns:
-            A tuple `(model, epoch)`: the compiled model and the number of finished epochs, or
-            `(None, 0)` if there is no checkpoint.
+            A tuple `(model, epoch, step)`: the compiled model, the number of finished epochs and of
+            the steps of the next one, or `(None, 0, 0)` if there is no checkpoint.
         """
         checkpoints = _checkpoints(Path(directory))
         if not checkpoints:
-            return None, 0
-        return keras.models.load_model(checkpoints[-1]), _epoch(checkpoints[-1])
+            return None, 0, 0
+        return keras.models.load_model(checkpoints[-1]), *_place(checkpoints[-1])
 
 
-def _epoch(path):
-    return int(_NAME.fullmatch(path.name).group(1))
+def _place(path):
+    return tuple(int(part or 0) for part in _NAME.fullmatch(path.name).groups())
 
 
 def _checkpoints(directory):
-    return sorted(filter(lambda p: _NAME.fullmatch(p.name), directory.glob("*.keras")), key=_epoch)
+    return sorted(filter(lambda p: _NAME.fullmatch(p.name), directory.glob("*.keras")), key=_place)

@@ -2,11 +2,17 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_vqvae2.data import grain_pipeline
 from keras_vqvae2.data.optional_imports import import_tensorflow, import_tfds
-from keras_vqvae2.data.pipeline import Options, positions
+from keras_vqvae2.data.pipeline import Options, check_engine, positions
+
+OPTIONS = ("shuffle", "seed", "repeat", "start_step", "drop_remainder")
+OPTIONS += ("num_processes", "process_index")
 
 
-def codes_from_tfds(directory, batch_size=32, *, split="train", vqvae=None, **options):
+def codes_from_tfds(
+    directory, batch_size=32, *, split="train", vqvae=None, engine="tf.data", **options
+):
     """Reads a data set of codes that `encode_dataset` wrote.
 
     Args:
@@ -14,29 +20,31 @@ def codes_from_tfds(directory, batch_size=32, *, split="train", vqvae=None, **op
         batch_size: Positive integer.
         split: Name of a split, or a part of one, such as `"train[:10%]"`.
         vqvae: None, or the `VQVAE2` (or its fingerprint) that must have made the codes.
-        **options: `shuffle`, `seed`, `repeat`, `start_step`, `drop_remainder` of
-            `keras_vqvae2.data.Options`. Reading is random access: a shuffled epoch is a
-            permutation of the whole split, and `start_step` reads nothing that it leaves out.
+        engine: `"tf.data"` or `"grain"`, as in `images_from_folder`.
+        **options: `shuffle`, `seed`, `repeat`, `start_step`, `drop_remainder`, `num_processes`,
+            `process_index` of `keras_vqvae2.data.Options`. Reading is random access: a shuffled
+            epoch is a permutation of the whole split, and `start_step` and `num_processes` read
+            nothing that they leave out.
 
     Returns:
-        `tf.data.Dataset` of dicts: int32 codes by level, coarse to fine, each
-        `(batch, rows, columns)`, and int32 `"label"` if there are labels.
+        `tf.data.Dataset` or `grain.IterDataset` of dicts: int32 codes by level, coarse to fine,
+        each `(batch, rows, columns)`, and int32 `"label"` if there are labels.
 
     Raises:
         FileNotFoundError: If there is no finished data set.
-        ValueError: If the split is unknown or another model made the codes.
+        ValueError: If the split or the engine is unknown or another model made the codes.
 
     Example: see `encode_dataset`.
     """
-    unknown = set(options) - {"shuffle", "seed", "repeat", "start_step", "drop_remainder"}
+    unknown = set(options) - set(OPTIONS)
     if unknown:
         raise TypeError(f"Unexpected options {sorted(unknown)}")
+    check_engine(engine)
     options = Options(1, batch_size, **options)
     builder = open_code_dataset(directory, vqvae)
     splits = sorted(builder.info.splits)
     if split.split("[")[0] not in splits:
         raise ValueError(f"Expected one of the splits {splits}. Received: split={split!r}")
-    tf = import_tensorflow()
     source = builder.as_data_source(split=split)
     names = [*builder.info.metadata["levels"]]
     names += ["label"] if "label" in builder.info.features else []
@@ -46,6 +54,12 @@ def codes_from_tfds(directory, batch_size=32, *, split="train", vqvae=None, **op
         examples = source.__getitems__(places.tolist())
         return [np.stack([example[name] for example in examples]).astype("int32") for name in names]
 
+    if engine == "grain":
+        return grain_pipeline.batches(
+            len(source), options, lambda _, places: dict(zip(names, read(places)))
+        )
+    tf = import_tensorflow()
+
     def batch(_, places):
         arrays = tf.numpy_function(read, [places], [tf.int32] * len(names), stateful=False)
         # numpy_function forgets shapes; the batch keeps what is known of its size.
@@ -53,7 +67,7 @@ def codes_from_tfds(directory, batch_size=32, *, split="train", vqvae=None, **op
         return {n: tf.ensure_shape(a, size) for n, a, size in zip(names, arrays, sizes)}
 
     places = positions(len(source), options)
-    places = places.batch(options.batch_size, drop_remainder=options.drop_remainder)
+    places = places.batch(options.process_batch_size, drop_remainder=options.drop_remainder)
     return places.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 

@@ -1,15 +1,20 @@
 import json
+import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import tqdm
 
+from keras_vqvae2.data.batch_source import BatchSource
 from keras_vqvae2.data.optional_imports import import_tensorflow, import_tfds
 from keras_vqvae2.files import replacing
 
 SHARD_NAME = "{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}"
 SETTINGS_FILE = "encoding.json"
+INFO_FILE = "dataset_info.json"
+ENDLESS = 2**40  # shards of a source whose size is not known
 
 
 def encode_dataset(
@@ -21,6 +26,9 @@ def encode_dataset(
     class_names=None,
     flips=False,
     shard_size=2048,
+    num_images=None,
+    num_workers=1,
+    worker=0,
     verbose=1,
 ):
     """Encodes images into a TFDS data set of codes (the paper's algorithm 2, first half).
@@ -34,16 +42,31 @@ def encode_dataset(
     complete shard and ends with the same files; the data set can be read once all is done. A call
     for a split that is done does nothing, and one for another split adds it.
 
+    Several processes share the work without talking to each other: all make the same call, but for
+    `worker`. Shard `i` holds the examples from `i * shard_size` on whoever writes it, so the files
+    are those of one process, and each process writes a run of them. The one that finds the last
+    shard in its place writes the metadata. A worker that was killed is started again, and does
+    again nothing but the shard it was at. Encode one split after the other.
+
     Args:
         vqvae: The `VQVAE2`.
-        images: Source of images in an order that stays: a `tf.data.Dataset` (see
-            `images_from_folder`) or other iterable of batches, or an array. Images, or pairs
-            `(images, labels)`.
+        images: Source of images in an order that stays: an array, a `tf.data.Dataset` or other
+            iterable of batches, or a function that opens one at the batch `start_step`, such as
+            `functools.partial(images_from_folder, "photographs", 256, engine="grain")`. Images, or
+            pairs `(images, labels)`. A list of functions is as many passes, over equally many
+            images.
         directory: The directory to write.
         split: Name of the split.
         class_names: None, or the names of the labels, stored with the data set.
         flips: Whether a second pass over the source encodes the images mirrored left to right.
         shard_size: Positive integer, examples a file.
+        num_images: Number of images of a pass over the source, which an array knows. Several
+            workers must be told. Where it is known, nothing of an array or a function is read that
+            this process does not encode (of an iterable, all that stands before is), and all
+            batches but the last are of one size. Files that `images_from_folder` leaves out would
+            shift the rest: `engine="grain"` replaces them.
+        num_workers: Positive integer, processes that share the work.
+        worker: Which of them this one is, from 0.
         verbose: 1 shows a progress bar.
 
     Returns:
@@ -51,7 +74,7 @@ def encode_dataset(
 
     Raises:
         ValueError: If the directory holds the codes of another model or of other settings, or the
-            source is empty or can be read only once.
+            source is empty, can be read only once or has not `num_images` images.
 
     Example:
 
@@ -70,14 +93,24 @@ def encode_dataset(
     Reference:
         - Razavi, van den Oord, Vinyals 2019, arXiv 1906.00446, algorithm 2.
     """
-    if int(shard_size) != shard_size or shard_size < 1:
-        raise ValueError(f"Expected a positive integer. Received: shard_size={shard_size}")
+    sizes = {"shard_size": shard_size, "num_workers": num_workers, "num_images": num_images}
+    for name, value in sizes.items():
+        if value is not None and (int(value) != value or value < 1):
+            raise ValueError(f"Expected a positive integer. Received: {name}={value}")
+    if worker not in range(num_workers):
+        raise ValueError(f"Expected an integer below {num_workers}. Received: worker={worker}")
     if not split.isidentifier():
         raise ValueError(f"Expected a plain name. Received: split={split!r}")
     tf, tfds = import_tensorflow(), import_tfds()
     from tensorflow_datasets.core.file_adapters import ArrayRecordFileAdapter as array_record
 
     directory = Path(directory)
+    source = BatchSource(images, num_images, flips)
+    if source.num_images is None and num_workers > 1:
+        raise ValueError(
+            "Expected the number of images of the source, which workers share. "
+            "Received: num_images=None"
+        )
     fingerprint = vqvae.fingerprint()
     settings = {
         "fingerprint": fingerprint,
@@ -85,33 +118,44 @@ def encode_dataset(
         "shard_size": int(shard_size),
         "class_names": None if class_names is None else list(class_names),
     }
-    _hold_to(settings, directory / f"{split}.{SETTINGS_FILE}")
-    splits = _finished_splits(tfds, directory, fingerprint)
-    if split in splits:
+    if source.num_images is not None:
+        settings["num_examples"] = source.num_examples
+    settings_path = directory / f"{split}.{SETTINGS_FILE}"
+    _hold_to(settings, settings_path)
+    if split in _finished_splits(tfds, directory, fingerprint):
         return directory
-    batch, labels = _pair(next(iter(_batches(images)), None))
-    if batch is None:
-        raise ValueError("Expected at least one batch of images. Received: an empty source")
-    features = _features(tfds, vqvae, batch.shape[1:3], labels is not None, class_names)
+    size, has_labels = source.pixels.shape[1:], source.labels is not None
+    features = _features(tfds, vqvae, size[:2], has_labels, class_names)
 
     def shard(index):
         return directory / f"{split}.array_record-{index:05d}"
 
-    for unfinished in directory.glob(f".{split}.*"):  # of a process that was killed
-        shutil.rmtree(unfinished)
-    lengths = []
-    while shard(len(lengths)).exists():
-        lengths.append(array_record.num_examples(shard(len(lengths))))
+    shards, own = None, range(ENDLESS)
+    if source.num_examples is not None:
+        shards = -(-source.num_examples // shard_size)
+        own = range(worker * shards // num_workers, (worker + 1) * shards // num_workers)
+    for unfinished in directory.glob(f".{split}.array_record-*"):  # of a process that was killed
+        if int(unfinished.name.split("-")[1]) in own:
+            shutil.rmtree(unfinished)
+    index = own.start
+    while index in own and shard(index).exists():
+        index += 1
     pending = []
 
     def write():
-        with replacing(shard(len(lengths))) as temporary:
+        # Of workers that start together each may have found no settings and written its own.
+        _hold_to(settings, settings_path)
+        with replacing(shard(index)) as temporary:
             array_record.write_examples(temporary, enumerate(pending))
-        lengths.append(len(pending))
         pending.clear()
 
-    progress = tqdm.tqdm(unit="image", initial=sum(lengths), disable=not verbose)
-    for example in _examples(vqvae, images, flips, sum(lengths)):
+    start, stop = index * shard_size, own.stop * shard_size
+    done, total = start - own.start * shard_size, None
+    if shards is not None:
+        total = min(stop, source.num_examples) - own.start * shard_size
+        done = min(done, total)
+    progress = tqdm.tqdm(unit="image", initial=done, total=total, disable=not verbose)
+    for example in _examples(vqvae, source, start, stop) if index in own else ():
         serialized = features.serialize_example(features.encode_example(example))
         # A map whose order is another in each process; a data set is to be the same, byte by byte.
         serialized = tf.train.Example.FromString(serialized)
@@ -119,54 +163,40 @@ def encode_dataset(
         progress.update()
         if len(pending) == shard_size:
             write()
+            index += 1
     if pending:
         write()
+        index += 1
     progress.close()
-    template = tfds.core.ShardedFileTemplate(
-        data_dir=directory, template=SHARD_NAME, split=split, filetype_suffix="array_record"
-    )
-    size = sum(shard(i).stat().st_size for i in range(len(lengths)))
-    splits[split] = tfds.core.SplitInfo(split, lengths, size, template)
-    _write_metadata(tfds, directory, features, splits, vqvae, fingerprint, batch.shape[1:])
-    return directory
-
-
-def _batches(images, size=32):
-    """The batches of a source, from the first on; a source is read more than once."""
-    if hasattr(images, "shape") and hasattr(images, "dtype"):
-        return (images[i : i + size] for i in range(0, len(images), size))
-    batches = iter(images)
-    if batches is images:
-        raise ValueError(
-            "Expected images that can be read again from the start, such as a list of batches, an "
-            f"array or a tf.data.Dataset. Received: {type(images).__name__}"
+    written = [shard(i) for i in range(index if shards is None else shards)]
+    if all(path.exists() for path in written):
+        lengths = [array_record.num_examples(path) for path in written]
+        template = tfds.core.ShardedFileTemplate(
+            data_dir=directory, template=SHARD_NAME, split=split, filetype_suffix="array_record"
         )
-    return batches
-
-
-def _pair(batch):
-    """Images and labels of what a source gives, as arrays."""
-    parts = batch if isinstance(batch, (tuple, list)) else (batch, None)
-    return [None if part is None else np.asarray(part) for part in parts]
+        bytes_of_all = sum(path.stat().st_size for path in written)
+        splits = _finished_splits(tfds, directory, fingerprint)
+        splits[split] = tfds.core.SplitInfo(split, lengths, bytes_of_all, template)
+        _write_metadata(tfds, directory, features, splits, vqvae, fingerprint, size)
+    return directory
 
 
 def _hold_to(settings, path):
     """Writes the settings of a split, or raises `ValueError` if it was begun with others."""
-    if path.exists():
-        begun = json.loads(path.read_text())
-        for name, value in settings.items():
-            if begun[name] != value:
-                raise ValueError(
-                    f"Expected {name}={begun[name]!r}, with which {path.parent} was begun. "
-                    f"Received: {name}={value!r}"
-                )
-        return
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(settings, indent=4))
+    if not path.exists():
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(settings, indent=4))
+    begun = json.loads(path.read_text())
+    for name, value in settings.items():
+        if begun.get(name, value) != value:  # who read an iterable did not know its size
+            raise ValueError(
+                f"Expected {name}={begun[name]!r}, with which {path.parent} was begun. "
+                f"Received: {name}={value!r}"
+            )
 
 
 def _finished_splits(tfds, directory, fingerprint):
-    if not (directory / "dataset_info.json").exists():
+    if not (directory / INFO_FILE).exists():
         return {}
     info = tfds.builder_from_directory(directory).info
     if info.metadata["fingerprint"] != fingerprint:
@@ -196,37 +226,42 @@ def smallest_integer(num_embeddings):
     return np.min_scalar_type(num_embeddings - 1).type
 
 
-def _examples(vqvae, images, flips, skip):
-    """Yields examples behind the first `skip`; batches are those of the source, always."""
-    dtype, position = smallest_integer(vqvae.num_embeddings), 0
-    for flipped in (False, True) if flips else (False,):
-        image_id = 0
-        for batch in _batches(images):
-            pixels, labels = _pair(batch)
-            count = len(pixels)
-            if position + count > skip:
-                codes = vqvae.encode(pixels[:, :, ::-1] if flipped else pixels, count)
-                codes = {level: value.astype(dtype) for level, value in codes.items()}
-                for i in range(max(0, skip - position), count):
-                    example = {level: value[i] for level, value in codes.items()}
-                    example |= {"image_id": image_id + i, "flipped": flipped}
-                    yield example if labels is None else {**example, "label": labels[i]}
-            position, image_id = position + count, image_id + count
+def _examples(vqvae, source, start, stop):
+    """Yields the examples from `start` to `stop`; batches are those of the source, always."""
+    dtype = smallest_integer(vqvae.num_embeddings)
+    for position, image_id, flipped, pixels, labels in source.read(start, stop):
+        count = len(pixels)
+        codes = vqvae.encode(pixels[:, :, ::-1] if flipped else pixels, count)
+        codes = {level: value.astype(dtype) for level, value in codes.items()}
+        for i in range(max(0, start - position), min(count, stop - position)):
+            example = {level: value[i] for level, value in codes.items()}
+            example |= {"image_id": image_id + i, "flipped": flipped}
+            yield example if labels is None else {**example, "label": labels[i]}
 
 
 def _write_metadata(tfds, directory, features, splits, vqvae, fingerprint, image_shape):
+    """Puts the metadata in their place; several processes may do it at once, with the same."""
     metadata = {
         "fingerprint": fingerprint,
         "levels": list(vqvae.levels),
         "num_embeddings": vqvae.num_embeddings,
         "image_shape": list(image_shape),
     }
-    tfds.folder_dataset.write_metadata(
-        data_dir=directory,
-        features=features,
-        split_infos=list(splits.values()),
-        filename_template=SHARD_NAME,
-        check_data=False,
-        description="Code maps of images, coarse to fine, made by keras_vqvae2.",
-        metadata=tfds.core.MetadataDict(metadata),
-    )
+    with tempfile.TemporaryDirectory(prefix=".metadata-", dir=directory) as folder:
+        # TFDS wants to see a file of each split; one that is not finished is not to be seen.
+        stand_ins = [Path(folder) / f"{split}.array_record-00000" for split in splits]
+        for path in stand_ins:
+            path.touch()
+        tfds.folder_dataset.write_metadata(
+            data_dir=folder,
+            features=features,
+            split_infos=list(splits.values()),
+            filename_template=SHARD_NAME,
+            check_data=False,
+            description="Code maps of images, coarse to fine, made by keras_vqvae2.",
+            metadata=tfds.core.MetadataDict(metadata),
+        )
+        written = set(Path(folder).iterdir()) - set(stand_ins)
+        # The file by which a data set is found comes last.
+        for path in sorted(written, key=lambda path: path.name == INFO_FILE):
+            os.replace(path, directory / path.name)

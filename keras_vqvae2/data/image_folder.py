@@ -4,13 +4,21 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_vqvae2.data import grain_pipeline
 from keras_vqvae2.data.optional_imports import import_tensorflow
-from keras_vqvae2.data.pipeline import Options, finish, positions
+from keras_vqvae2.data.pipeline import (
+    Options,
+    check_engine,
+    finish,
+    full_batches_and_rest,
+    positions,
+)
 
+LOCK = threading.Lock()  # not a reader's own: readers travel to Grain's worker processes
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
-def images_from_folder(directory, image_size, batch_size=32, **options):
+def images_from_folder(directory, image_size, batch_size=32, *, engine="tf.data", **options):
     """Reads a folder of images, flat or nested, of any size, mode and orientation.
 
     Files are those with the suffixes of common formats, hidden ones left out, in the order of
@@ -20,24 +28,32 @@ def images_from_folder(directory, image_size, batch_size=32, **options):
 
     A file that does not decode is left out; one warning a run, after the first pass over the data,
     counts them and names them (the first five). A folder of which no file decodes is an error.
+    With several processes, which must get as many batches each, and with Grain, the next file that
+    decodes takes its place.
 
     Args:
         directory: The folder.
         image_size: Integer or `(height, width)` of the images that come out.
         batch_size: Positive integer.
+        engine: `"tf.data"`, or `"grain"`, which reads with threads and does without TensorFlow.
+            Both give the same images in the same order, but shuffle and draw crops and flips each
+            in its own way.
         **options: Keywords of `keras_vqvae2.data.Options`: `labels` (the class is the folder
             directly below `directory`, numbered in the order of `class_names`), `shuffle`,
             `seed`, `repeat`, `start_step`, `resize`, `crop`, `flip`, `augment`,
-            `drop_remainder`. With `start_step=k` a run goes on exactly where one that stopped after
-            `k` batches was; where files do not decode, the positions of those are skipped too.
+            `drop_remainder`, `num_processes`, `process_index`. With `start_step=k` a run goes on
+            exactly where one that stopped after `k` batches was; where files are left out, their
+            positions are skipped too.
 
     Returns:
-        `tf.data.Dataset` of float32 images in `[0, 1]`, shape `(batch, height, width, 3)`, or of
-        pairs `(images, labels)` with int32 labels of shape `(batch,)`.
+        `tf.data.Dataset` or `grain.IterDataset` of float32 images in `[0, 1]`, shape
+        `(batch, height, width, 3)`, or of pairs `(images, labels)` with int32 labels of shape
+        `(batch,)`.
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ValueError: If it holds no image, or labels are wanted and it has no class folders.
+        ValueError: If it holds no image, or labels are wanted and it has no class folders, or
+            the engine is unknown.
 
     Example:
 
@@ -52,37 +68,35 @@ def images_from_folder(directory, image_size, batch_size=32, **options):
     print(next(iter(images)).shape)  # (1, 32, 32, 3)
     ```
     """
+    check_engine(engine)
     options = Options(image_size, batch_size, **options)
     files = list_images(directory)
-    tf = import_tensorflow()
     classes = class_names(directory) if options.labels else []
     labels = [
         classes.index(Path(file).relative_to(directory).parts[0]) for file in files if classes
     ]
-    reader = _Reader(files, options)
+    labels = np.array(labels or [0] * len(files), "int32")
+    reader = _Reader(files, options, replace=engine == "grain" or options.num_processes > 1)
     reader.require_one_good_file()
-    names, labels = tf.constant(files), tf.constant(labels or [0] * len(files), tf.int32)
+    if engine == "grain":
+
+        def image_and_label(place):
+            _, place, image = reader.read(place)
+            return image, labels[place]
+
+        return grain_pipeline.image_batches(len(files), options, image_and_label)
+    tf = import_tensorflow()
+    kinds = (tf.bool, tf.int64, tf.uint8)
 
     def read(position, place):
-        good, image = tf.numpy_function(
-            reader.read, [names[place]], (tf.bool, tf.uint8), stateful=False
-        )
-        return good, position, tf.ensure_shape(image, (None, None, 3)), labels[place]
+        good, place, image = tf.numpy_function(reader.read, [place], kinds, stateful=False)
+        label = tf.gather(labels, tf.ensure_shape(place, ()))
+        return good, position, tf.ensure_shape(image, (None, None, 3)), label
 
     examples = positions(len(files), options).map(read, num_parallel_calls=tf.data.AUTOTUNE)
-    if not options.repeat:
-        # An element that comes after all the others, and is no image.
-        end = tf.data.Dataset.from_tensors(0).map(
-            lambda _: (
-                tf.numpy_function(reader.report, [], tf.bool),
-                tf.constant(0, tf.int64),
-                tf.zeros((1, 1, 3), tf.uint8),
-                tf.constant(0),
-            )
-        )
-        examples = examples.concatenate(end)
-    examples = examples.filter(lambda good, *_: good).map(lambda _, *example: example)
-    return finish(examples, options)
+    if not reader.replace:
+        examples = examples.filter(lambda good, *_: good)
+    return finish(examples.map(lambda _, *example: example), options)
 
 
 def class_names(directory):
@@ -129,15 +143,25 @@ def list_images(directory):
 
 
 class _Reader:
-    """Decodes files, and remembers those that do not decode until the pass is over."""
+    """Decodes files, and remembers those that do not decode until the first pass is over.
 
-    def __init__(self, files, options):
+    Args:
+        files: Their paths.
+        options: `Options`.
+        replace: Whether the next file that decodes takes the place of one that does not.
+    """
+
+    def __init__(self, files, options, replace):
         self.files = files
         self.options = options
-        self.read_files = set()
+        self.replace = replace
+        self.pass_size = -(-len(files) // options.num_processes)
+        if not options.repeat:
+            full, rest = full_batches_and_rest(len(files), options)
+            steps = full - options.start_step
+            self.pass_size = steps * options.process_batch_size + rest
+        self.seen = set()
         self.bad = {}
-        self.reported = False
-        self.lock = threading.Lock()
 
     def require_one_good_file(self):
         # One file in a sound folder; a folder without any would be searched for ever later.
@@ -152,38 +176,37 @@ class _Reader:
             f"{file} ({reason})"
         )
 
-    def read(self, name):
-        file = name.decode()
+    def read(self, place):
+        """Whether there is an image, the index of its file, and its pixels."""
+        wanted, pixels = place, self._pixels(place)
+        while pixels is None and self.replace:
+            place = (place + 1) % len(self.files)
+            pixels = self._pixels(place)
+        with LOCK:
+            if len(self.seen) < self.pass_size:
+                self.seen.add(int(wanted))
+                if len(self.seen) == self.pass_size and self.bad:
+                    self._warn()
+        if pixels is None:
+            return False, place, np.zeros((1, 1, 3), np.uint8)
+        return True, place, pixels
+
+    def _pixels(self, place):
+        file = self.files[place]
         try:
-            pixels = decode(file, self.options)
+            return decode(file, self.options)
         # Pillow raises many kinds for files that are truncated or not images at all.
         except Exception as error:
-            pixels = None
-            reason = f"{type(error).__name__}: {error}"
-        with self.lock:
-            self.read_files.add(file)
-            if pixels is None:
-                self.bad[file] = reason
-            if self.options.repeat and len(self.read_files) == len(self.files):
-                self._report()
-        if pixels is None:
-            return False, np.zeros((1, 1, 3), np.uint8)
-        return True, pixels
+            self.bad[file] = f"{type(error).__name__}: {error}"
+            return None
 
-    def report(self):
-        with self.lock:
-            self._report()
-        return np.array(False)
-
-    def _report(self):
-        if self.reported or not self.bad:
-            return
-        self.reported = True
+    def _warn(self):
         first = list(self.bad.items())[:5]
         names = "; ".join(f"{file} ({reason})" for file, reason in first)
         more = f"; and {len(self.bad) - 5} more" if len(self.bad) > 5 else ""
+        done = "replaced by the next" if self.replace else "left out"
         warnings.warn(
-            f"{len(self.bad)} of {len(self.files)} files do not decode and are left out: "
+            f"{len(self.bad)} of {len(self.files)} files do not decode and are {done}: "
             f"{names}{more}",
             stacklevel=2,
         )

@@ -1,4 +1,4 @@
-"""TensorFlow, TFDS and Pillow, imported when data is read and not before."""
+"""TensorFlow, TFDS and Grain, imported when data is read and not before."""
 
 
 def import_tensorflow():
@@ -7,6 +7,14 @@ def import_tensorflow():
     except ImportError as error:
         raise ImportError("Reading images needs TensorFlow: `pip install tensorflow`.") from error
     return tensorflow
+
+
+def import_grain():
+    try:
+        import grain
+    except ImportError as error:
+        raise ImportError("Reading with engine='grain' needs `pip install grain`.") from error
+    return grain
 
 
 def import_tfds():

@@ -1,5 +1,7 @@
 """What every source of images goes through: order, crop, flip, batch, augment."""
 
+import warnings
+
 from keras_vqvae2.data.optional_imports import import_tensorflow
 
 
@@ -8,7 +10,7 @@ class Options:
 
     Args:
         image_size: Integer or `(height, width)` of the images that come out.
-        batch_size: Positive integer.
+        batch_size: Positive integer: that of the global batch, which the processes share.
         labels: Whether batches are pairs of images and labels.
         shuffle: Whether each epoch comes in an order of its own, that of `seed` and the epoch.
         seed: Integer; decides order, random crops and flips.
@@ -22,6 +24,12 @@ class Options:
         augment: None, or one or more callables on a batch of float images, such as keras-cv layers
             with `value_range=(0, 1)`.
         drop_remainder: Whether a last batch that is not full is dropped.
+        num_processes: Number of processes that train together, a divisor of `batch_size`.
+        process_index: Which of them this one is, from 0. Process `i` of `P` gets the rows from
+            `i * batch_size / P` to `(i + 1) * batch_size / P` of each global batch, and decodes no
+            other image: all shares in a row are the batches of one process. A last batch that is
+            not full is shared evenly; the up to `P - 1` examples that do not divide are left out,
+            with a warning, so that all processes get as many batches.
     """
 
     def __init__(
@@ -38,6 +46,8 @@ class Options:
         flip=False,
         augment=None,
         drop_remainder=False,
+        num_processes=1,
+        process_index=0,
     ):
         size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
         if len(size) != 2 or any(int(s) != s or s < 1 for s in size):
@@ -54,6 +64,16 @@ class Options:
             raise ValueError(
                 f"Expected None, False or a positive integer. Received: resize={resize}"
             )
+        if int(num_processes) != num_processes or num_processes < 1 or batch_size % num_processes:
+            raise ValueError(
+                f"Expected num_processes to be a positive divisor of batch_size={batch_size}. "
+                f"Received: num_processes={num_processes}"
+            )
+        if process_index not in range(num_processes):
+            raise ValueError(
+                f"Expected an integer from 0 to {num_processes - 1}. "
+                f"Received: process_index={process_index}"
+            )
         self.image_size = size
         self.batch_size = batch_size
         self.labels = labels
@@ -66,6 +86,9 @@ class Options:
         self.flip = flip
         self.augment = [augment] if callable(augment) else list(augment or [])
         self.drop_remainder = drop_remainder
+        self.num_processes = num_processes
+        self.process_index = process_index
+        self.process_batch_size = batch_size // num_processes
 
     def scaled_size(self, height, width):
         """`(height, width)` to which an image is scaled before the crop.
@@ -82,24 +105,55 @@ class Options:
         return max(rows, round(height * scale)), max(columns, round(width * scale))
 
 
+def check_engine(engine):
+    if engine not in ("tf.data", "grain"):
+        raise ValueError(f"Expected 'tf.data' or 'grain'. Received: engine={engine!r}")
+
+
+def full_batches_and_rest(count, options):
+    """How many full batches `count` items make, and this process's rows of the last, partial one.
+
+    `start_step` is not taken off.
+    """
+    if options.repeat:
+        return 2**62 // options.batch_size, 0
+    full, rest = divmod(count, options.batch_size)
+    return full, 0 if options.drop_remainder else rest // options.num_processes
+
+
+def warn_of_examples_left_out(count, options):
+    rest = count % options.batch_size
+    left_out = rest % options.num_processes
+    if left_out and not (options.repeat or options.drop_remainder):
+        warnings.warn(
+            f"{left_out} of the {rest} examples of the last batch are left out: they do not divide "
+            f"among {options.num_processes} processes.",
+            stacklevel=4,
+        )
+
+
 def positions(count, options):
     """Data set of pairs: position in the endless stream, index of the item that stands there.
 
-    The order of epoch `e` is a permutation that depends on `(seed, e)` alone, so a stream that
-    starts at any position goes on as the whole one would.
+    Only the positions of this process's rows. The order of epoch `e` is a permutation that depends
+    on `(seed, e)` alone, so a stream that starts at any position goes on as the whole one would.
     """
     tf = import_tensorflow()
-    first = options.start_step * options.batch_size
-    last = tf.int64.max if options.repeat else count
+    warn_of_examples_left_out(count, options)
+    full, rest = full_batches_and_rest(count, options)
+    rows = options.process_batch_size
 
-    def item(position):
+    def item(number):
+        step, row = number // rows, number % rows
+        rows_of_step = tf.where(step < full, tf.constant(rows, tf.int64), rest)
+        position = step * options.batch_size + options.process_index * rows_of_step + row
         epoch, place = position // count, position % count
         if options.shuffle and count > 1:
             seed = tf.stack([tf.cast(options.seed, tf.int64), epoch])
             place = tf.random.experimental.index_shuffle(place, seed, tf.cast(count - 1, tf.int64))
         return position, place
 
-    return tf.data.Dataset.range(first, last).map(item)
+    return tf.data.Dataset.range(options.start_step * rows, full * rows + rest).map(item)
 
 
 def finish(examples, options):
@@ -140,7 +194,7 @@ def finish(examples, options):
         return tf.clip_by_value(tf.cast(images, tf.float32), 0.0, 1.0)
 
     images = examples.map(cut, num_parallel_calls=tf.data.AUTOTUNE)
-    images = images.batch(options.batch_size, drop_remainder=options.drop_remainder)
+    images = images.batch(options.process_batch_size, drop_remainder=options.drop_remainder)
     if options.augment:
         pairs = (lambda x, y: (augment(x), y)) if options.labels else augment
         images = images.map(pairs, num_parallel_calls=tf.data.AUTOTUNE)

@@ -1,7 +1,12 @@
 from pathlib import Path
 
 from keras_vqvae2.data.optional_imports import import_tensorflow, import_tfds
-from keras_vqvae2.data.pipeline import Options, finish
+from keras_vqvae2.data.pipeline import (
+    Options,
+    finish,
+    full_batches_and_rest,
+    warn_of_examples_left_out,
+)
 
 
 def images_from_tfds(
@@ -17,7 +22,8 @@ def images_from_tfds(
         split: Split of the data set, such as `"train"` or `"train[:10%]"`.
         data_dir: Folder in which TFDS keeps its data sets.
         **options: Further keywords of `keras_vqvae2.data.Options`. The data set is read in order
-            and shuffled in a buffer of 10,000 examples, so `start_step` reads what it leaves out.
+            and shuffled in a buffer of 10,000 examples, so `start_step` and `num_processes` read,
+            but do not decode, what they leave out.
 
     Returns:
         `tf.data.Dataset` of float32 images in `[0, 1]`, shape `(batch, height, width, 3)`, or of
@@ -62,16 +68,20 @@ def images_from_tfds(
     if split.split("[")[0] not in [*splits, "all"]:
         raise ValueError(f"Expected one of the splits {splits}. Received: split={split!r}")
 
-    images = builder.as_dataset(split=split, shuffle_files=False)
+    skip = {"image": tfds.decode.SkipDecoding()}  # until it is known whose the image is
+    images = builder.as_dataset(split=split, shuffle_files=False, decoders=skip)
+    count = len(images)
     if options.shuffle:
         images = images.shuffle(10_000, seed=options.seed, reshuffle_each_iteration=True)
     if options.repeat:
         images = images.repeat()
     images = images.skip(options.start_step * options.batch_size)
     images = images.enumerate(start=options.start_step * options.batch_size)
+    if options.num_processes > 1:
+        images = _rows_of_process(tf, images, count, options)
 
     def read(position, example):
-        image = example["image"]
+        image = builder.info.features["image"].decode_example(example["image"])
         if image.shape[-1] != 3:
             image = tf.repeat(image[..., :1], 3, axis=-1)  # grayscale
         height, width = _scaled_size(tf, options, image)
@@ -88,6 +98,24 @@ def images_from_tfds(
         return position, scaled, label
 
     return finish(images.map(read, num_parallel_calls=tf.data.AUTOTUNE), options)
+
+
+def _rows_of_process(tf, images, count, options):
+    warn_of_examples_left_out(count, options)
+    full, rest = full_batches_and_rest(count, options)
+    rows, index = options.process_batch_size, options.process_index
+
+    def is_of_process(position, _):
+        step, row = position // options.batch_size, position % options.batch_size
+        rows_of_step = tf.where(step < full, tf.constant(rows, tf.int64), rest)
+        first = index * rows_of_step
+        return (first <= row) & (row < first + rows_of_step)
+
+    images = images.filter(is_of_process)
+    if options.repeat:
+        return images
+    size = max(0, full * rows + rest - options.start_step * rows)
+    return images.apply(tf.data.experimental.assert_cardinality(size))
 
 
 def _scaled_size(tf, options, image):

@@ -53,13 +53,20 @@ class RowDecoder:
         draw_row = self._compiled[sampling.kind]
         numbers = sampling.numbers()
         weights = self._weights()
-        state = self.steps.cache(given.shape[0])
-        labels = None if labels is None else ops.convert_to_tensor(labels)
+        state = backend.split_batch(self.steps.cache(given.shape[0]))
+        if labels is not None:
+            labels = backend.split_batch(ops.convert_to_tensor(labels))
+        if condition is not None:
+            condition = backend.split_batch(condition)
         for row in range(given.shape[1]):
             above = None if condition is None else condition[:, row]
             inputs = (np.int32(row), given[:, row], uniforms[:, row])
             inputs, parameters = keras.tree.map_structure(ops.convert_to_tensor, (inputs, numbers))
-            state, codes, logits = draw_row(weights, state, *inputs, parameters, above, labels)
+            row_number, *maps = inputs
+            maps = backend.split_batch(maps)
+            state, codes, logits = draw_row(
+                weights, state, row_number, *maps, parameters, above, labels
+            )
             yield codes, logits
 
     def _draw_row(self, sampling, weights, state, row, given, uniforms, numbers, condition, labels):

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_vqvae2 import backend
+
 
 class DrawnSeed(keras.random.SeedGenerator):
     """A seed that has been drawn once and stays.
@@ -18,6 +20,22 @@ class DrawnSeed(keras.random.SeedGenerator):
         return self.drawn
 
 
+class ReplicaSeed(keras.random.SeedGenerator):
+    """A seed of this replica's own: the generators of all replicas count alike.
+
+    Args:
+        seed: The `keras.random.SeedGenerator`.
+    """
+
+    def __init__(self, seed):
+        self.seed = seed
+
+    def next(self, ordered=True):
+        drawn = self.seed.next(ordered)
+        # Far from the seeds that follow: a generator counts in ones.
+        return drawn + ops.cast(ops.multiply(backend.replica_index(), 1_000_003), drawn.dtype)
+
+
 def dropout(x, rate, seed):
     """Zeroes a share `rate` of `x` and scales the rest by `1 / (1 - rate)`.
 
@@ -28,5 +46,7 @@ def dropout(x, rate, seed):
         rate: Float in `[0, 1)`.
         seed: `keras.random.SeedGenerator`.
     """
+    if backend.replica_count() > 1:
+        seed = ReplicaSeed(seed)
     keep = keras.random.uniform(ops.shape(x), seed=seed) >= rate
     return ops.where(keep, x / (1.0 - rate), ops.zeros_like(x))

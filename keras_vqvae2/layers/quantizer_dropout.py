@@ -1,6 +1,8 @@
 import keras
 from keras import ops
 
+from keras_vqvae2 import backend
+
 
 @keras.saving.register_keras_serializable(package="keras_vqvae2")
 class QuantizerDropout(keras.layers.Layer):
@@ -50,8 +52,10 @@ class QuantizerDropout(keras.layers.Layer):
     def call(self, quantized, mean, training=None):
         if not training:
             return quantized
-        shape = (ops.shape(quantized)[0], 1, 1, 1)
-        keep = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator) >= self.rate
+        # Drawn for the whole batch, of which a replica takes its part: replicas change nothing.
+        shape = (backend.replica_count(), ops.shape(quantized)[0], 1, 1, 1)
+        uniforms = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
+        keep = ops.take(uniforms, backend.replica_index(), axis=0) >= self.rate  # (B, 1, 1, 1)
         return ops.where(keep, quantized, ops.stop_gradient(mean))
 
     def compute_output_shape(self, quantized_shape, mean_shape):

@@ -57,10 +57,14 @@ class VectorQuantizer(keras.layers.Layer):
         training: Boolean, whether losses count and state moves.
         reverse: Boolean, looks codes up instead. The code -1 stands for "unknown" and gives
             `mean_code`.
+        return_loss: Boolean, hands the loss out in place of adding it. Where the layer runs on
+            several replicas of `tf.distribute`, one replica would find the others' losses among
+            those added: their traces take turns whenever statistics are summed.
 
     Returns:
         A tuple `(quantized, indices)`: shape `(..., D)` in the compute dtype, and int32 of shape
-        `(...)`. With `reverse=True` only the codes, of shape `(..., D)`.
+        `(...)`. With `return_loss=True` also the loss, of shape `()`. With `reverse=True` only the
+        codes, of shape `(..., D)`.
 
     Raises:
         ValueError: If the last dimension of the inputs is not `embedding_dim`, or an argument is
@@ -189,7 +193,7 @@ class VectorQuantizer(keras.layers.Layer):
 
     # === Call ===
 
-    def call(self, inputs, training=None, reverse=False):
+    def call(self, inputs, training=None, reverse=False, return_loss=False):
         if reverse:
             return self._look_up(inputs)
         learning = bool(training) and self.trainable
@@ -205,7 +209,9 @@ class VectorQuantizer(keras.layers.Layer):
         codebook = self.codebook
         indices = nearest_code(vectors, codebook)  # (N,)
         quantized = ops.take(codebook, indices, axis=0)  # (N, D)
-        self.add_loss(self._loss(z, quantized))
+        loss = self._loss(z, quantized)
+        if not return_loss:
+            self.add_loss(loss)
         if learning:
             self._learn(vectors, indices)
             self._restart_dead_codes(candidates)
@@ -214,15 +220,17 @@ class VectorQuantizer(keras.layers.Layer):
         quantized = ESTIMATORS[self.gradient](z, ops.stop_gradient(quantized))
         shape = ops.shape(inputs)
         quantized = ops.cast(ops.reshape(quantized, shape), self.compute_dtype)
-        return quantized, ops.reshape(indices, shape[:-1])
+        outputs = quantized, ops.reshape(indices, shape[:-1])
+        return (*outputs, loss) if return_loss else outputs
 
-    def compute_output_spec(self, inputs, training=None, reverse=False):
+    def compute_output_spec(self, inputs, training=None, reverse=False, return_loss=False):
         if reverse:
             return keras.KerasTensor((*inputs.shape, self.embedding_dim), self.compute_dtype)
-        return (
+        outputs = (
             keras.KerasTensor(inputs.shape, self.compute_dtype),
             keras.KerasTensor(inputs.shape[:-1], "int32"),
         )
+        return (*outputs, keras.KerasTensor((), "float32")) if return_loss else outputs
 
     def _look_up(self, indices):
         known = ops.expand_dims(indices >= 0, -1)  # (..., 1)

@@ -2,8 +2,12 @@ import keras
 import numpy as np
 
 from keras_vqvae2.metrics.feature_sets import FeatureSetMetric
-from keras_vqvae2.metrics.nearest_neighbours import Distances
-from keras_vqvae2.metrics.precision_recall import check_nearest_k, point_sets
+from keras_vqvae2.metrics.nearest_neighbours import (
+    Distances,
+    check_nearest_k,
+    point_sets,
+    positions,
+)
 
 
 def density_coverage(features, reference, nearest_k=5):
@@ -15,7 +19,7 @@ def density_coverage(features, reference, nearest_k=5):
     Coverage is the share of balls with a generated feature inside: diversity. A feature on a ball's
     surface is outside.
 
-    Computed as `precision_recall` is: exact, in blocks of bounded memory.
+    Computed as `precision_recall` is: exact, in tiles of bounded memory.
 
     Args:
         features: Of the generated images, shape `(N, D)`.
@@ -49,11 +53,11 @@ def density_coverage(features, reference, nearest_k=5):
     radii = reference.radii(nearest_k)
     covered = np.zeros(len(reference.points), "bool")
     inside_balls = 0
-    for block in Distances(reference, generated).blocks():
-        inside = block.within(radii[block.rows, None], strict=True)
-        covered[block.rows] = inside.any(axis=1)
-        i, j = np.nonzero(inside)
-        inside_balls += reference.counts[block.rows][i] @ generated.counts[j]
+    for tile in Distances(reference, generated).tiles():
+        inside = tile.within(radii[tile.rows, None], strict=True)
+        covered[tile.rows] |= inside.any(axis=1)
+        i, j = positions(inside)
+        inside_balls += reference.counts[tile.rows][i] @ generated.counts[tile.columns][j]
     return {
         "density": float(inside_balls / (nearest_k * generated.counts.sum())),
         "coverage": float(np.average(covered, weights=reference.counts)),

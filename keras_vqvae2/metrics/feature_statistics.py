@@ -18,6 +18,8 @@ class FeatureStatistics:
 
     Args:
         features: None, or the first features, shape `(N, D)`.
+        extractor: None, or the name of the network that made them, as `FeatureExtractor.name`.
+            Statistics of different names are neither merged nor compared.
 
     Attributes:
         count: Number of samples.
@@ -44,7 +46,10 @@ class FeatureStatistics:
         - Chan, Golub, LeVeque 1983, "Algorithms for Computing the Sample Variance".
     """
 
-    def __init__(self, features=None):
+    def __init__(self, features=None, extractor=None):
+        if not isinstance(extractor, (str, type(None))):
+            raise ValueError(f"Expected a name or None. Received: {extractor=}")
+        self.extractor = extractor
         self.count = 0
         self._mean = self._scatter = None
         if features is not None:
@@ -85,13 +90,15 @@ class FeatureStatistics:
             self._join(len(block), mean, block)
 
     def merge(self, other):
-        """Adds what another `FeatureStatistics` has seen.
+        """Adds what another `FeatureStatistics` has seen, and its extractor if none is known.
 
         Raises:
-            ValueError: If it is of another width.
+            ValueError: If it is of another width or of another extractor.
         """
+        check_extractors(self, other)
         if not other.count:
             return
+        self.extractor = self.extractor or other.extractor
         if not self.count:
             self._mean, self._scatter = np.zeros_like(other._mean), np.zeros_like(other._scatter)
         check_widths(other.width, self.width)
@@ -110,7 +117,7 @@ class FeatureStatistics:
         self.count = total
 
     def save(self, path):
-        """Writes an `.npz` file: `mu`, `sigma` (the names other tools read) and `count`.
+        """Writes an `.npz` file: `mu`, `sigma` (the names other tools read), `count`, `extractor`.
 
         Args:
             path: The file, which the finished one replaces at once.
@@ -121,6 +128,8 @@ class FeatureStatistics:
         if not str(path).endswith(".npz"):
             raise ValueError(f"Expected a name that ends in .npz. Received: {path}")
         content = {"mu": self.mean, "sigma": self.covariance, "count": self.count}
+        if self.extractor is not None:
+            content["extractor"] = self.extractor
         with replacing(path) as temporary:
             np.savez(temporary, **content)
 
@@ -140,6 +149,7 @@ class FeatureStatistics:
         try:
             with np.load(path) as content:
                 mean, covariance, count = content["mu"], content["sigma"], int(content["count"])
+                extractor = str(content["extractor"]) if "extractor" in content else None
             check_moments(mean, covariance)
             if count < 2:
                 raise ValueError(f"{count=}")
@@ -148,7 +158,7 @@ class FeatureStatistics:
                 f"Expected {path} to hold mu, sigma and count, as FeatureStatistics.save writes "
                 f"them. Received: {error}"
             ) from error
-        statistics = cls()
+        statistics = cls(extractor=extractor)
         statistics.count = count
         statistics._mean = mean.astype("float64")
         statistics._scatter = covariance.astype("float64") * (count - 1)
@@ -157,6 +167,15 @@ class FeatureStatistics:
     def _check_count(self, needed):
         if self.count < needed:
             raise ValueError(f"Expected at least {needed} samples. Received: {self.count}")
+
+
+def check_extractors(statistics, reference):
+    """Raises `ValueError` if the two are known to be of different networks' features."""
+    names = statistics.extractor, reference.extractor
+    if None not in names and names[0] != names[1]:
+        raise ValueError(
+            f"Expected statistics of one network's features. Received: {names[0]} and {names[1]}"
+        )
 
 
 def check_moments(mean, covariance):

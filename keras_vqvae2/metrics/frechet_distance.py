@@ -5,7 +5,11 @@ import keras
 import numpy as np
 
 from keras_vqvae2.metrics.feature_sets import FeatureSetMetric, check_widths
-from keras_vqvae2.metrics.feature_statistics import FeatureStatistics, check_moments
+from keras_vqvae2.metrics.feature_statistics import (
+    FeatureStatistics,
+    check_extractors,
+    check_moments,
+)
 
 
 def frechet_distance(features, reference):
@@ -28,8 +32,8 @@ def frechet_distance(features, reference):
         Float, not negative, in squared units of the features; 0 for equal Gaussians.
 
     Raises:
-        ValueError: If the shapes do not fit, a number is not finite or a set has fewer than 2
-            samples.
+        ValueError: If the shapes do not fit, a number is not finite, a set has fewer than 2 samples
+            or both are statistics, of different extractors.
 
     Warns:
         UserWarning: If a set has no more samples than features are wide. Such a covariance is
@@ -52,6 +56,8 @@ def frechet_distance(features, reference):
           6.
         - Dowson, Landau 1982, "The Fréchet Distance between Multivariate Normal Distributions".
     """
+    if isinstance(features, FeatureStatistics) and isinstance(reference, FeatureStatistics):
+        check_extractors(features, reference)
     mean, covariance = _moments(features, "features")
     reference_mean, reference_covariance = _moments(reference, "reference")
     check_widths(len(mean), len(reference_mean))
@@ -108,11 +114,13 @@ class FrechetDistance(FeatureSetMetric):
         reference: Features of shape `(N, D)` or `FeatureStatistics`, such as a data set's that were
             loaded from a file; None if `update_reference` adds them. It is data and no part of
             `get_config()`.
+        extractor: None, or the name of the network that makes the features, as
+            `FeatureExtractor.name`: a reference of another name is an error.
         name: Name of the metric.
 
     Raises:
-        ValueError: If features do not fit, a number is not finite, or `result()` finds a set of
-            fewer than 2 samples.
+        ValueError: If features do not fit, a number is not finite, a set is of another extractor,
+            or `result()` finds a set of fewer than 2 samples.
 
     Example:
 
@@ -133,14 +141,15 @@ class FrechetDistance(FeatureSetMetric):
         - Heusel et al. 2017, arXiv 1706.08500; see `frechet_distance`.
     """
 
-    def __init__(self, reference=None, name="frechet_distance", **kwargs):
+    def __init__(self, reference=None, extractor=None, name="frechet_distance", **kwargs):
+        self.extractor = extractor  # new sets are of it
         super().__init__(reference, name=name, **kwargs)
 
     def _new_set(self):
-        return FeatureStatistics()
+        return FeatureStatistics(extractor=self.extractor)
 
     def _given_set(self, reference):
-        statistics = FeatureStatistics()
+        statistics = self._new_set()
         if isinstance(reference, FeatureStatistics):
             statistics.merge(reference)
         else:
@@ -149,3 +158,6 @@ class FrechetDistance(FeatureSetMetric):
 
     def _compare(self, generated, reference):
         return frechet_distance(generated, reference)
+
+    def get_config(self):
+        return {**super().get_config(), "extractor": self.extractor}

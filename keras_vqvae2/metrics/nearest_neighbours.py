@@ -1,19 +1,34 @@
 """Which points lie in which balls, decided exactly, at the speed of float32 matrix products.
 
-Squared distances `|x|^2 + |y|^2 - 2 x.y` come from a float32 matrix product, a block of rows at a
-time, with a bound on their error. What the bound leaves open is computed again: the block in
-float64 where much is open, and then pair by pair from the differences. These depend on nothing but
-the pair: equal points have distance 0, and a copy of a point's neighbour is exactly as far from it.
+Squared distances `|x|^2 + |y|^2 - 2 x.y` come from float32 matrix products, a tile of some rows and
+columns at a time, with a bound on their error. What the bound leaves open is computed again: the
+tile in float64 where much is open, and then pair by pair from the differences. These depend on
+nothing but the pair: equal points have distance 0, and a copy of a point's neighbour is exactly as
+far from it. Within one set a tile serves its rows and its columns, so half of the tiles do.
 """
 
 import hashlib
 
 import numpy as np
 
-_BLOCK_ENTRIES = 2**24  # distances in memory at a time: 64 MiB in float32
-_PAIR_ENTRIES = 2**20  # numbers of the differences in memory at a time: 8 MiB
-_COLUMNS = 4096  # points centred in float64 at a time
-_OPEN_SHARE = 1 / 256  # of a block in float32; more, and float64 is faster than pair by pair
+from keras_vqvae2.metrics.feature_sets import as_features, check_widths
+
+_TILE = 1024  # rows and columns of a tile: 4 MiB in float32, near the caches' size
+_PAIR_ENTRIES = 2**16  # numbers of the differences in memory at a time: 512 KiB, within a cache
+_OPEN_SHARE = 1 / 256  # of a tile in float32; more, and float64 is faster than pair by pair
+
+
+def check_nearest_k(nearest_k):
+    """Raises `ValueError` unless it is a positive integer."""
+    if int(nearest_k) != nearest_k or nearest_k < 1:
+        raise ValueError(f"Expected a positive integer. Received: {nearest_k=}")
+
+
+def point_sets(features, reference):
+    """The two sets of features as `PointSet`s, checked."""
+    features, reference = as_features(features), as_features(reference)
+    check_widths(features.shape[1], reference.shape[1])
+    return PointSet(features), PointSet(reference)
 
 
 class PointSet:
@@ -59,9 +74,57 @@ class PointSet:
                 f"Received: {self.counts.sum()}"
             )
         # The point itself comes first, so one more is looked for.
-        return np.concatenate(
-            [block.smallest(nearest_k + 1, self.counts) for block in Distances(self, self).blocks()]
-        )
+        nearest = _Nearest(self.counts, nearest_k + 1)
+        for tile in Distances(self, self).tiles():
+            nearest.update(tile)
+        return nearest.radii()
+
+
+class _Nearest:
+    """The nearest neighbours, among those seen so far, of each point of a set.
+
+    Args:
+        counts: How often each point occurs, shape `(P,)`.
+        weight: Positive integer: how many neighbours are looked for, copies included.
+    """
+
+    def __init__(self, counts, weight):
+        self.counts, self.weight = counts, weight
+        shape = len(counts), min(weight, len(counts))  # each point counts at least once
+        self.squared = np.full(shape, np.inf)  # ascending in each row
+        self.weights = np.zeros(shape, counts.dtype)
+
+    def update(self, tile):
+        """Looks for neighbours of a tile's rows among its columns, and the other way round."""
+        number = self.squared.shape[1]
+        i, j, squared = tile.nearest(self.squared[tile.rows, -1], number, axis=1)
+        self._add(i, j, squared)
+        if tile.rows != tile.columns:
+            i, j, squared = tile.nearest(self.squared[tile.columns, -1], number, axis=0)
+            self._add(j, i, squared)
+
+    def _add(self, i, j, squared):
+        """Adds points `j` at these squared distances from the points `i`."""
+        number = self.squared.shape[1]
+        order = np.lexsort((squared, i))  # by point, then by distance
+        i, j, squared = i[order], j[order], squared[order]
+        points, first, lengths = np.unique(i, return_index=True, return_counts=True)
+        row = np.repeat(np.arange(len(points)), lengths)
+        rank = np.arange(len(i)) - first[row]
+        near = rank < number
+        place = row[near], number + rank[near]
+        table = np.full((len(points), 2 * number), np.inf)
+        table[:, :number], table[place] = self.squared[points], squared[near]
+        weights = np.zeros(table.shape, self.counts.dtype)
+        weights[:, :number], weights[place] = self.weights[points], self.counts[j[near]]
+        nearest = np.argsort(table, axis=1, kind="stable")[:, :number]
+        self.squared[points] = np.take_along_axis(table, nearest, axis=1)
+        self.weights[points] = np.take_along_axis(weights, nearest, axis=1)
+
+    def radii(self):
+        """The squared distance within which the neighbours' counts reach `weight`."""
+        reached = np.cumsum(self.weights, axis=1) >= self.weight
+        return self.squared[np.arange(len(reached)), reached.argmax(axis=1)]
 
 
 class Distances:
@@ -81,31 +144,16 @@ class Distances:
         largest = max(self._largest(self.rows), self._largest(self.columns))
         if largest > 1e-300:
             self.scale = 2.0 ** -np.ceil(np.log2(largest))
-        self._columns32 = np.empty(self.columns.shape, "float32"), np.empty(len(self.columns))
-        for part in self._column_slices():
-            centred = self.centred(self.columns[part], "float32")
-            self._columns32[0][part], self._columns32[1][part] = centred
 
     def _largest(self, points):
         # Without a copy of all points in float64.
         extremes = points.max(axis=0) - self.centre, points.min(axis=0) - self.centre
         return np.abs(extremes).max()
 
-    def _column_slices(self):
-        return (slice(i, i + _COLUMNS) for i in range(0, len(self.columns), _COLUMNS))
-
     def centred(self, points, dtype):
         """The points, centred and scaled, and the squares of their norms."""
         points = ((points - self.centre) * self.scale).astype(dtype)
         return points, np.square(points, dtype="float64").sum(axis=1)
-
-    def column_parts(self, dtype):
-        """Yields slices of the columns, and what `centred` makes of each."""
-        if dtype == "float32":
-            yield (slice(None), *self._columns32)
-            return
-        for part in self._column_slices():
-            yield (part, *self.centred(self.columns[part], dtype))
 
     def of_pairs(self, i, j):
         """Squared distances of rows `i` to columns `j`, pair by pair, in float64."""
@@ -113,73 +161,83 @@ class Distances:
         size = max(1, _PAIR_ENTRIES // self.rows.shape[1])
         for start in range(0, len(i), size):
             part = slice(start, start + size)
-            differences = self.rows[i[part]] - self.columns[j[part]].astype("float64")  # (pairs, D)
-            squared[part] = np.square(differences, out=differences).sum(axis=1)
+            differences = np.subtract(self.rows[i[part]], self.columns[j[part]], dtype="float64")
+            np.square(differences, out=differences)  # (pairs, D)
+            squared[part] = differences.sum(axis=1)
         return squared
 
-    def blocks(self):
-        """Yields a `DistanceBlock` for each few rows."""
-        size = max(1, _BLOCK_ENTRIES // len(self.columns))
-        for start in range(0, len(self.rows), size):
-            yield DistanceBlock(self, slice(start, min(start + size, len(self.rows))))
+    def tiles(self):
+        """Yields each `DistanceTile`; within one set those on the diagonal and then those above."""
+        rows, columns = _slices(len(self.rows)), _slices(len(self.columns))
+        right = [(part, *self.centred(self.columns[part], "float32")) for part in columns]
+        if self.rows is self.columns:
+            for part in right:
+                yield DistanceTile(self, part, part)
+        for number, part in enumerate(rows):
+            left = (part, *self.centred(self.rows[part], "float32"))
+            for other in right[number + 1 :] if self.rows is self.columns else right:
+                yield DistanceTile(self, left, other)
 
 
-class DistanceBlock:
-    """The scaled squared distances of some rows to all columns, and a bound on their error."""
+class DistanceTile:
+    """The scaled squared distances of some rows to some columns, and a bound on their error.
 
-    def __init__(self, distances, rows):
-        self.rows = rows
+    Args:
+        distances: `Distances`.
+        rows: Slice of the rows, those points as `Distances.centred` makes them in float32, and the
+            squares of their norms.
+        columns: Likewise.
+    """
+
+    def __init__(self, distances, rows, columns):
         self._distances = distances
-        self._compute("float32")
+        self.rows, self.columns = rows[0], columns[0]
+        self._compute(*rows[1:], *columns[1:])
 
-    def _compute(self, dtype):
-        points, norms = self._distances.centred(self._distances.rows[self.rows], dtype)
-        points *= -2
-        self._squared = np.empty((len(points), len(self._distances.columns)), dtype)
-        largest = 0.0
-        for part, columns, column_norms in self._distances.column_parts(dtype):
-            squared = self._squared[:, part]
-            np.matmul(points, columns.T, out=squared)  # (rows, columns)
-            squared += column_norms.astype(dtype)
-            squared += norms.astype(dtype)[:, None]
-            largest = max(largest, column_norms.max())
+    def _compute(self, points, norms, columns, column_norms):
+        dtype = points.dtype
+        self._squared = (-2 * points) @ columns.T  # (rows, D) @ (D, columns)
+        self._squared += column_norms.astype(dtype)
+        self._squared += norms.astype(dtype)[:, None]
         # A sum of D products is off by D / 2 eps of |x| |y| at most, whatever its order. So are
         # the norms and the distances of pairs in float64; roundings of the points are the 8.
         limits, width = np.finfo(dtype), points.shape[1]
-        self._error = 2.0 * (width + 8) * limits.eps * (norms.max() + largest)
+        self._error = 2.0 * (width + 8) * limits.eps * (norms.max() + column_norms.max())
         self._error += width * limits.tiny  # products too small for the format
 
     def _refined(self, num_open):
-        """Computes the block in float64 if much is open in float32; returns whether it did."""
+        """Computes the tile in float64 if much is open in float32; returns whether it did."""
         worthwhile = num_open > _OPEN_SHARE * self._squared.size
         if self._squared.dtype == "float64" or not worthwhile:
             return False
-        self._compute("float64")
+        rows, columns = self._distances.rows[self.rows], self._distances.columns[self.columns]
+        centred = self._distances.centred
+        self._compute(*centred(rows, "float64"), *centred(columns, "float64"))
         return True
 
-    def smallest(self, weight, column_weights):
-        """For each row the squared distance within which the columns' weights reach `weight`.
+    def nearest(self, limits, number, axis):
+        """All pairs that can be of each point and one of its nearest on the other side, and some.
 
         Args:
-            weight: Positive integer.
-            column_weights: Positive integers, shape `(columns,)`.
+            limits: Squared distances above which none is looked for, shape `(rows,)` or
+                `(columns,)`; infinite where nothing is known.
+            number: How many of each point's nearest must be among the pairs.
+            axis: 1 for the nearest columns of each row, 0 for the nearest rows of each column.
 
         Returns:
-            float64, shape `(rows,)`.
+            Rows, columns and their squared distances, arrays of the same length.
         """
-        number = min(weight, self._squared.shape[1]) - 1  # each column weighs at least 1
-        bound = np.partition(self._squared, number, axis=1)[:, number]
-        candidates = self._squared <= (bound + 2.0 * self._error)[:, None].astype(bound.dtype)
-        if self._refined(np.count_nonzero(candidates) - len(bound) * (number + 1)):
-            return self.smallest(weight, column_weights)
-        i, j = np.nonzero(candidates)
-        squared = self._distances.of_pairs(i + self.rows.start, j)
-        order = np.lexsort((squared, i))  # by row, then by distance
-        weights = column_weights[j[order]]
-        reached = np.cumsum(weights)
-        first = np.searchsorted(i, np.arange(len(bound)))
-        wanted = reached[first] - weights[first] + weight
-        return squared[order][np.searchsorted(reached, wanted)]
+        dtype, scaled = self._squared.dtype, limits * self._distances.scale**2
+        if np.isinf(limits).any():
+            last = min(number, self._squared.shape[axis]) - 1
+            bound = np.partition(self._squared, last, axis=axis).take(last, axis=axis)
+            scaled = np.minimum(scaled, bound + self._error)
+        mask = self._squared <= np.expand_dims((scaled + self._error).astype(dtype), axis)
+        if self._refined(np.count_nonzero(mask) - number * len(limits)):
+            return self.nearest(limits, number, axis)
+        i, j = positions(mask)
+        i, j = i + self.rows.start, j + self.columns.start
+        return i, j, self._distances.of_pairs(i, j)
 
     def within(self, radii, strict=False):
         """Which distances are at most the radius.
@@ -197,8 +255,19 @@ class DistanceBlock:
         still_open ^= inside
         if self._refined(np.count_nonzero(still_open)):
             return self.within(radii, strict)
-        i, j = np.nonzero(still_open)
-        squared = self._distances.of_pairs(i + self.rows.start, j)
+        i, j = positions(still_open)
+        squared = self._distances.of_pairs(i + self.rows.start, j + self.columns.start)
         radii = np.broadcast_to(radii, inside.shape)[i, j]
         inside[i, j] = squared < radii if strict else squared <= radii
         return inside
+
+
+def positions(mask):
+    """Where a matrix of bool holds: `np.nonzero`, many times as fast where it seldom does."""
+    return np.divmod(np.flatnonzero(mask), mask.shape[1])
+
+
+def _slices(length):
+    """Slices of nearly equal lengths, `_TILE` at most, that cover the length."""
+    starts = np.linspace(0, length, -(-length // _TILE) + 1).astype("int64").tolist()
+    return [slice(start, stop) for start, stop in zip(starts, starts[1:])]

@@ -1,8 +1,8 @@
 import keras
 import numpy as np
 
-from keras_vqvae2.metrics.feature_sets import FeatureSetMetric, as_features, check_widths
-from keras_vqvae2.metrics.nearest_neighbours import Distances, PointSet
+from keras_vqvae2.metrics.feature_sets import FeatureSetMetric
+from keras_vqvae2.metrics.nearest_neighbours import Distances, check_nearest_k, point_sets
 
 
 def precision_recall(features, reference, nearest_k=3):
@@ -13,9 +13,9 @@ def precision_recall(features, reference, nearest_k=3):
     reference's manifold (fidelity), recall the share of reference features within the generated
     ones' (diversity). A feature on a ball's surface is inside.
 
-    Distances come from float32 matrix products, block by block, with those that could decide
-    otherwise computed again in float64: the numbers are those of float64, and some hundred
-    megabytes beside the features are all that is held.
+    Distances come from float32 matrix products, tile by tile, with those that could decide
+    otherwise computed again in float64: the numbers are those of float64, and a float32 copy of one
+    set and some hundred megabytes are all that is held beside the features.
 
     Numbers on features of different networks, or of sets of other sizes, cannot be compared.
 
@@ -51,26 +51,13 @@ def precision_recall(features, reference, nearest_k=3):
     radii, reference_radii = generated.radii(nearest_k), reference.radii(nearest_k)
     realistic = np.zeros(len(generated.points), "bool")
     covered = np.zeros(len(reference.points), "bool")
-    for block in Distances(reference, generated).blocks():
-        realistic |= block.within(reference_radii[block.rows, None]).any(axis=0)
-        covered[block.rows] = block.within(radii[None]).any(axis=1)
+    for tile in Distances(reference, generated).tiles():
+        realistic[tile.columns] |= tile.within(reference_radii[tile.rows, None]).any(axis=0)
+        covered[tile.rows] |= tile.within(radii[None, tile.columns]).any(axis=1)
     return {
         "precision": float(np.average(realistic, weights=generated.counts)),
         "recall": float(np.average(covered, weights=reference.counts)),
     }
-
-
-def check_nearest_k(nearest_k):
-    """Raises `ValueError` unless it is a positive integer."""
-    if int(nearest_k) != nearest_k or nearest_k < 1:
-        raise ValueError(f"Expected a positive integer. Received: {nearest_k=}")
-
-
-def point_sets(features, reference):
-    """The two sets of features as `PointSet`s, checked."""
-    features, reference = as_features(features), as_features(reference)
-    check_widths(features.shape[1], reference.shape[1])
-    return PointSet(features), PointSet(reference)
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae2")

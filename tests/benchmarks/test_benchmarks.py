@@ -145,9 +145,9 @@ def test_feature_metrics():
         for line in done.stdout.splitlines()
         if line.startswith("| precision_recall")
     ]
-    precision, recall = map(float, ours[5].split())
+    precision, recall = map(float, ours[6].split())
     assert ours[1] == "keras_vqvae2" and 0 < precision < 1 and 0 < recall <= 1
-    assert float(ours[2]) >= 0 and float(ours[4]) == 1.0
+    assert float(ours[2]) >= 0 and float(ours[3]) > 0 and float(ours[5]) == 1.0
     for row in others:
         if not row[2].startswith("not installed"):
-            assert list(map(float, row[5].split()))[:2] == [precision, recall], done.stderr
+            assert list(map(float, row[6].split()))[:2] == [precision, recall], done.stderr

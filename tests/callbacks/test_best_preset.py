@@ -12,6 +12,7 @@ def run(directory, losses, start=0, **arguments):
     model = VQVAE2((16, 16, 3), hidden_units=8, residual_units=4)
     callback = BestPreset(directory, **arguments)
     callback.set_model(model)
+    callback.on_train_begin()
     model.stop_training = False
     for epoch in range(start, len(losses)):
         model.trainable_variables[0].assign(

@@ -1,3 +1,6 @@
+import os
+import signal
+
 import keras
 import numpy as np
 import pytest
@@ -5,6 +8,7 @@ from keras import ops
 
 from keras_vqvae2 import VQVAE2
 from keras_vqvae2.callbacks import TrainingCheckpoint
+from keras_vqvae2.data import images_from_arrays
 
 
 def build():
@@ -25,8 +29,8 @@ def test_a_restored_run_ends_like_one_that_never_stopped(rng, tmp_path):
     stopped = build()
     stopped.set_weights(start)
     fit(stopped, images, epochs=2, callbacks=[TrainingCheckpoint(tmp_path)])
-    model, epoch = TrainingCheckpoint.restore(tmp_path)
-    assert epoch == 2
+    model, epoch, step = TrainingCheckpoint.restore(tmp_path)
+    assert (epoch, step) == (2, 0)
     fit(model, images, initial_epoch=epoch, epochs=4, callbacks=[TrainingCheckpoint(tmp_path)])
     for a, b in zip(whole.variables, model.variables):
         np.testing.assert_allclose(
@@ -54,5 +58,55 @@ def test_a_failed_write_leaves_the_checkpoint_before(rng, tmp_path, monkeypatch)
 
 def test_nothing_to_restore(tmp_path):
     (tmp_path / "preset.keras").write_text("something else")
-    assert TrainingCheckpoint.restore(tmp_path) == (None, 0)
-    assert TrainingCheckpoint.restore(tmp_path / "nowhere") == (None, 0)
+    assert TrainingCheckpoint.restore(tmp_path) == (None, 0, 0)
+    assert TrainingCheckpoint.restore(tmp_path / "nowhere") == (None, 0, 0)
+
+
+class Signal(keras.callbacks.Callback):
+    """Sends this process SIGTERM while a step runs."""
+
+    def __init__(self, epoch, batch):
+        super().__init__()
+        self.when, self.epoch = (epoch, batch), None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if (self.epoch, batch) == self.when:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("batch, name", [(1, "checkpoint-1-2.keras"), (3, "checkpoint-2.keras")])
+def test_sigterm_writes_a_checkpoint_from_which_the_run_ends_the_same(rng, tmp_path, batch, name):
+    pixels = rng.uniform(size=(16, 16, 16, 3))
+    images = images_from_arrays(pixels, batch_size=4, repeat=True)
+    whole = build()
+    start = whole.get_weights()
+    settings = {"epochs": 3, "steps_per_epoch": 4, "verbose": 0}
+    whole.fit(images, **settings)
+
+    stopped, handler = build(), signal.getsignal(signal.SIGTERM)
+    stopped.set_weights(start)
+    callbacks = [Signal(1, batch), TrainingCheckpoint(tmp_path)]
+    with pytest.raises(SystemExit) as exit:
+        stopped.fit(images, callbacks=callbacks, **settings)
+    assert exit.value.code == 0
+    assert signal.getsignal(signal.SIGTERM) == handler
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+    model, epoch, step = TrainingCheckpoint.restore(tmp_path)
+    rest = images_from_arrays(pixels, batch_size=4, repeat=True, start_step=4 * epoch + step)
+    history = model.fit(
+        rest,
+        initial_epoch=epoch,
+        callbacks=[TrainingCheckpoint(tmp_path, first_step=step)],
+        **settings,
+    )
+    assert history.epoch == list(range(epoch, 3))
+    assert int(model.optimizer.iterations) == int(whole.optimizer.iterations) == 12
+    for a, b in zip(whole.variables, model.variables):
+        np.testing.assert_allclose(
+            ops.convert_to_numpy(a), ops.convert_to_numpy(b), rtol=1e-4, atol=1e-6
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-3.keras"]

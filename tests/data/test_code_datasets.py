@@ -1,5 +1,8 @@
 """`encode_dataset` and `codes_from_tfds`, each the other's test."""
 
+import json
+
+import keras
 import numpy as np
 import pytest
 
@@ -12,8 +15,9 @@ def small(**changes):
     return VQVAE2((16, 16, 3), **arguments)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def vqvae():
+    keras.utils.set_random_seed(0)
     return small()
 
 
@@ -104,6 +108,126 @@ def test_a_kill_after_any_shard_changes_nothing_in_the_end(vqvae, images, tmp_pa
     assert files(killed) == files(tmp_path / "whole")
 
 
+def open_later(images, start_step, read=None):
+    for i in range(4 * start_step, len(images), 4):
+        if read is not None:
+            read.append(i)
+        yield images[i : i + 4], LABELS[i : i + 4]
+
+
+@pytest.mark.parametrize("num_workers", [3, 9])  # there are 8 shards
+def test_several_workers_write_the_files_of_one(vqvae, images, tmp_path, num_workers):
+    import tensorflow_datasets as tfds
+
+    arguments = {"flips": True, "shard_size": 3, "verbose": 0}
+    one = encode_dataset(vqvae, source(images), tmp_path / "one", **arguments)
+    read = [[] for _ in range(num_workers)]
+    for worker in reversed(range(num_workers)):
+        several = encode_dataset(
+            vqvae,
+            lambda start_step, worker=worker: open_later(images, start_step, read[worker]),
+            tmp_path / "several",
+            num_images=11,
+            num_workers=num_workers,
+            worker=worker,
+            **arguments,
+        )
+    # Which worker wrote what does not show, but in the number of images that one had to be told.
+    expected, found = files(one), files(several)
+    settings = [json.loads(f.pop("train.encoding.json")) for f in (expected, found)]
+    assert settings[1] == {**settings[0], "num_examples": 22}
+    assert found == expected
+    assert tfds.builder_from_directory(several).info.splits["train"].shard_lengths == [3] * 7 + [1]
+    # The look at the first batch, then its own, and a batch at most that another worker has too.
+    assert all(batches[0] == 0 and len(batches) <= 6 // num_workers + 4 for batches in read)
+
+
+def test_workers_read_any_source(vqvae, images, tmp_path):
+    one = encode_dataset(vqvae, images, tmp_path / "array", shard_size=4, verbose=0)
+    # Batches of 4 in place of 32: the same codes (but for numbers so close that rounding decides).
+    batches = [images[:4], images[4:8], images[8:]]
+    passes = [lambda start_step: batches[start_step:]]
+    for name, form in (("array", images), ("list", batches), ("functions", passes)):
+        for worker in range(2):
+            options = {"num_workers": 2, "worker": worker, "num_images": 11, "shard_size": 4}
+            path = encode_dataset(vqvae, form, tmp_path / f"{name}_2", verbose=0, **options)
+        assert files(path) == files(one)
+
+
+def test_a_killed_worker_resumes_and_leaves_the_others_alone(vqvae, images, tmp_path):
+    arguments = {"flips": True, "shard_size": 3, "verbose": 0, "num_images": 11}
+    one = encode_dataset(vqvae, source(images), tmp_path / "one", **arguments)
+    path = tmp_path / "several"
+
+    def work(worker, images):
+        encode_dataset(vqvae, images, path, num_workers=2, worker=worker, **arguments)
+
+    def killed(start_step):
+        for batch in source(images).skip(start_step):
+            if (path / "train.array_record-00004").exists():
+                raise KeyboardInterrupt
+            yield batch
+
+    # What a worker was at when it was killed. It is another's to clean up.
+    unfinished = path / ".train.array_record-00001-x"
+    unfinished.mkdir(parents=True)
+    with pytest.raises(KeyboardInterrupt):
+        work(1, killed)
+    assert sorted(p.name for p in path.glob("train.array*")) == ["train.array_record-00004"]
+    assert unfinished.exists()
+    work(0, source(images))
+    assert not unfinished.exists()
+    before = {p: p.stat().st_mtime_ns for p in path.glob("train.array_record-*")}
+    assert len(before) == 5 and not (path / "dataset_info.json").exists()
+    work(1, lambda start_step: open_later(images, start_step))
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert files(path) == files(one)
+
+
+def test_workers_that_meet_at_the_end_both_write_the_metadata(vqvae, images, tmp_path):
+    arguments = {"shard_size": 6, "verbose": 0, "num_workers": 2}
+    for worker in range(2):
+        path = encode_dataset(vqvae, images, tmp_path, worker=worker, **arguments)
+    before = files(path)
+    (path / "dataset_info.json").unlink()  # killed there: all shards, and not yet a data set
+    encode_dataset(vqvae, images, path, worker=0, **arguments)
+    assert files(path) == before
+
+
+def test_workers_agree_on_settings_and_number(vqvae, images, tmp_path):
+    arguments = {"num_workers": 2, "shard_size": 4, "verbose": 0}
+    encode_dataset(vqvae, images, tmp_path, **arguments)
+
+    def second(source, message, **changes):
+        with pytest.raises(ValueError, match=message):
+            encode_dataset(vqvae, source, tmp_path, worker=1, **{**arguments, **changes})
+
+    second(images, "Expected shard_size=4, with which .*shard_size=5", shard_size=5)
+    second(images, "Expected flips=False", flips=True)
+    second(images[:9], "Expected num_examples=11, with which .*num_examples=9")
+    second(images, "Expected 11. Received: num_images=12", num_images=12)
+    second(list(images[None]), "the number of images .*Received: num_images=None")
+    short, uneven = [images[:4], images[4:8]], [images[:4], images[4:7], images[7:]]
+    second(uneven, "Expected batches of 4 images.*Received: 3 images behind", num_images=11)
+    second(short, "Expected num_images=11 in a pass.*Received: 8", num_images=11)
+    second([*short, images[:4]], "Received: at least 12", num_images=11)
+    with pytest.raises(ValueError, match="integer below 2. Received: worker=2"):
+        encode_dataset(vqvae, images, tmp_path, worker=2, **arguments)
+    with pytest.raises(ValueError, match="Received: num_workers=0"):
+        encode_dataset(vqvae, images, tmp_path, num_workers=0)
+    # The settings of a worker that started at the same moment took the place of one's own.
+    path = tmp_path / "race"
+
+    def late(start_step):
+        if start_step:
+            settings = path / "train.encoding.json"
+            settings.write_text(settings.read_text().replace("false", "true"))
+        yield images[4 * start_step :][:4]
+
+    with pytest.raises(ValueError, match="Expected flips=True, with which .*race was begun"):
+        encode_dataset(vqvae, late, path, worker=1, num_images=8, **arguments)
+
+
 def test_shuffled_epochs_are_permutations_and_resume_exactly(vqvae, images, tmp_path):
     encode_dataset(vqvae, source(images), tmp_path, verbose=0)
     options = {"shuffle": True, "repeat": True, "seed": 3}
@@ -135,7 +259,7 @@ def test_ten_kilobytes_hold_a_photograph_of_256x256(rng):
 def test_errors(vqvae, images, tmp_path):
     path = tmp_path / "codes"
     encode_dataset(vqvae, source(images), path, shard_size=5, verbose=0)
-    other = small()
+    other = small(num_embeddings=299)
     with pytest.raises(ValueError, match=f"Expected the model that made .*{vqvae.fingerprint()}"):
         encode_dataset(other, source(images), path, "validation", verbose=0)
     with pytest.raises(ValueError, match="Expected shard_size=5, with which .* was begun"):
@@ -154,7 +278,8 @@ def test_errors(vqvae, images, tmp_path):
         encode_dataset(vqvae, images, tmp_path / "x", "a/b", verbose=0)
 
 
-def test_the_fingerprint_follows_the_weights(vqvae, tmp_path):
+def test_the_fingerprint_follows_the_weights(tmp_path):
+    vqvae = small()
     before = vqvae.fingerprint()
     vqvae.save_to_preset(tmp_path / "preset")
     assert VQVAE2.from_preset(tmp_path / "preset").fingerprint() == before

@@ -185,3 +185,33 @@ def test_bad_folders(tmp_path, folder):
         images_from_folder(tmp_path / "empty", 16)
     with pytest.raises(ValueError, match="class folder.*4 images without one.*'00.png'"):
         images_from_folder(folder / "class_0", 16, labels=True)
+
+
+@pytest.mark.parametrize("engine", ["tf.data", "grain"])
+def test_a_process_reads_its_own_files_only(folder, engine):
+    pytest.importorskip("grain")
+    options = {"batch_size": 6, "labels": True, "engine": engine}
+    whole = list(images_from_folder(folder, 16, **options))
+    share = images_from_folder(folder, 16, num_processes=3, process_index=1, **options)
+    own = {f"{i:02}.png" for i in (6, 9, 2, 5)}  # rows 2 and 3 of both batches
+    for path in folder.rglob("*.png"):
+        if path.name not in own:
+            path.unlink()
+    for (images, labels), (all_images, all_labels) in zip(share, whole, strict=True):
+        np.testing.assert_array_equal(images, all_images[2:4])
+        np.testing.assert_array_equal(labels, all_labels[2:4])
+
+
+def test_processes_replace_files_that_do_not_decode(folder):
+    whole = np.concatenate(everything(images_from_folder(folder, 16)))
+    break_files(folder, 2)  # the first in each pass: 00 and 03
+    for index, places in ((0, [2, 2, 2]), (1, [3, 4, 5])):
+        options = {"batch_size": 6, "num_processes": 2, "process_index": index}
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            first, second = everything(images_from_folder(folder, 16, **options))
+        np.testing.assert_array_equal(first, whole[places])
+        np.testing.assert_array_equal(second, whole[[6 + 3 * index + i for i in range(3)]])
+        messages = [str(w.message) for w in caught if "decode" in str(w.message)]
+        assert len(messages) == 1 - index
+        assert all("2 of 12 files do not decode and are replaced" in m for m in messages)

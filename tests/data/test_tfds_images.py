@@ -82,3 +82,26 @@ def test_no_image_feature(tmp_path):
     directory = store(tmp_path, features, [{"text": np.int64(1)}])
     with pytest.raises(ValueError, match=r"'image'.*features \['text'\]"):
         images_from_tfds(directory, 16)
+
+
+@pytest.mark.parametrize("options", [{"repeat": True, "start_step": 1}, {"start_step": 1}, {}])
+def test_shares_of_processes_make_the_batches_of_one(prepared, options):
+    options = {"batch_size": 4, "shuffle": True, "crop": "random", "flip": True, **options}
+    whole = images_from_tfds(prepared, 8, **options)
+    shares = [
+        images_from_tfds(prepared, 8, num_processes=2, process_index=i, **options) for i in range(2)
+    ]
+    # 6 examples: one full batch, and one of two examples.
+    if "repeat" not in options:
+        assert [len(share) for share in shares] == [len(whole)] * 2
+    steps = zip(*[data.take(4).as_numpy_iterator() for data in (whole, *shares)], strict=True)
+    for expected, *parts in steps:
+        assert len({len(part) for part in parts}) == 1
+        np.testing.assert_array_equal(np.concatenate(parts), expected)
+
+
+def test_examples_that_do_not_divide_among_processes(prepared, pixels):
+    with pytest.warns(UserWarning, match="2 of the 2 examples .* among 4 processes"):
+        share = images_from_tfds(prepared, (12, 14), 4, num_processes=4, process_index=3)
+    (batch,) = share.as_numpy_iterator()
+    assert batch.shape == (1, 12, 14, 3)

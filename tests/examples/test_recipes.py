@@ -1,4 +1,5 @@
 import importlib.util
+import inspect
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,17 @@ from keras_vqvae2 import VQVAE2, HierarchicalImageGenerator, PixelSnailPrior
 FOLDER = Path(__file__).parents[2] / "examples" / "recipes"
 RECIPES = sorted(FOLDER.glob("vqvae2_*.py"))
 PRIORS = sorted(FOLDER.glob("priors_*.py"))
+
+
+# What train_prior.py reads off the data set of codes, and what is not the architecture's.
+FROM_DATA = {"condition_factors", "level", "num_classes", "num_embeddings", "image_shape"}
+FROM_DATA |= {"codes_fingerprint", "dtype", "gradient_checkpointing"}
+
+
+def defaults(model_class):
+    """The arguments that a constructor can do without, and what it does then."""
+    parameters = inspect.signature(model_class.__init__).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
 def load(path):
@@ -22,32 +34,60 @@ def test_a_recipe_makes_the_preset_of_its_name(path):
     module = load(path)
     for word in ("Command", "Hardware", "Wall time", "PSNR"):
         assert word in module.__doc__
-    for laptop in (False, True):
-        recipe = module.recipe(laptop=laptop)
-        model = VQVAE2(**recipe["model"])
-        assert model.count_params() == VQVAE2.presets[path.stem]["parameters"]
+    preset = VQVAE2.presets[path.stem]
+    full, laptop = (module.recipe(laptop=laptop) for laptop in (False, True))
+    assert VQVAE2(**full["model"]).count_params() == preset["parameters"]
+    small = VQVAE2(**laptop["model"])
+    assert small.image_shape == preset["image_shape"]
+    if "directory" in preset:  # weights that were trained
+        assert small.count_params() == preset["parameters"]
+    else:
+        assert small.count_params() < preset["parameters"] / 4
+    for recipe in (full, laptop):
         assert recipe["steps"] % recipe["steps_per_epoch"] == 0
-    assert module.recipe(laptop=True)["steps"] < module.recipe()["steps"]
+    assert laptop["steps"] < full["steps"]
 
 
 def test_every_bundled_generator_has_its_recipes():
     for prefix, paths in (("vqvae2_", RECIPES), ("priors_", PRIORS)):
         names = {path.stem.removeprefix(prefix) for path in paths}
-        assert names == set(HierarchicalImageGenerator.presets)
+        assert names == {*HierarchicalImageGenerator.presets, "ffhq_1024"}
 
 
-@pytest.mark.parametrize("path", PRIORS, ids=lambda p: p.stem)
-@pytest.mark.parametrize("level", ["top", "bottom"])
-def test_a_priors_recipe_makes_the_bundled_priors(path, level):
+def prior_cases():
+    for path in PRIORS:
+        name = path.stem.removeprefix("priors_")
+        levels = ("top", "middle", "bottom") if name == "ffhq_1024" else ("top", "bottom")
+        for level in levels:
+            yield pytest.param(path, level, f"pixelsnail_{name}_{level}", id=f"{name}-{level}")
+
+
+@pytest.mark.parametrize("path, level, name", [*prior_cases()])
+def test_a_priors_recipe_makes_the_priors_of_its_name(path, level, name):
     module = load(path)
     for word in ("Command", "Hardware", "Wall time", "nats"):
         assert word in module.__doc__
-    name = f"pixelsnail_{path.stem.removeprefix('priors_')}_{level}"
-    bundled = PixelSnailPrior.from_preset(name, load_weights=False)
-    for laptop in (False, True):
-        recipe = module.recipe(level, laptop=laptop)
-        config = bundled.get_config()
-        for name, value in recipe["model"].items():
-            assert config[name] == value, name
+    preset = PixelSnailPrior.presets[name]
+    full, laptop = (module.recipe(level, laptop=laptop) for laptop in (False, True))
+    if "directory" in preset:
+        config = PixelSnailPrior.from_preset(name, load_weights=False).get_config()
+        for argument, value in full["model"].items():
+            assert config[argument] == value, argument
+        assert laptop["model"] == full["model"]
+    else:  # a thousand million parameters: compared, not built
+        config = {**defaults(PixelSnailPrior), **preset["config"]}
+        for argument, value in {**defaults(PixelSnailPrior), **full["model"]}.items():
+            assert config[argument] == value or argument in FROM_DATA, argument
+    for recipe in (full, laptop):
         assert recipe["steps"] % recipe["steps_per_epoch"] == 0
-    assert module.recipe(level, laptop=True)["steps"] < module.recipe(level)["steps"]
+    assert laptop["steps"] < full["steps"]
+
+
+def test_the_laptop_priors_of_ffhq_are_small():
+    module = load(FOLDER / "priors_ffhq_1024.py")
+    shapes = {"top": (32, 32), "middle": (64, 64), "bottom": (128, 128)}
+    factors = {"top": {}, "middle": {"top": 2}, "bottom": {"top": 4, "middle": 2}}
+    for level, shape in shapes.items():
+        model = module.recipe(level, laptop=True)["model"]
+        prior = PixelSnailPrior(shape, level=level, condition_factors=factors[level], **model)
+        assert prior.count_params() < 2e6

@@ -90,6 +90,15 @@ def test_images_to_codes_to_a_prior_to_images_with_a_kill_on_the_way(tmp_path):
     assert files(killed) == files(codes)
     encode_dataset(vqvae, source, codes, "validation", **encode)
 
+    # Two workers at once; a file that does not decode is replaced by the next.
+    (images / "cats" / "1.png").write_bytes(b"no image")
+    flags = [*flags[:-1], "--engine=grain", "--split=more"]
+    run("encode_dataset", *flags, f"--output={tmp_path}/one")
+    flags += [f"--output={tmp_path}/two", "--num_workers=2"]
+    workers = [start("encode_dataset", *flags, f"--worker={worker}") for worker in range(2)]
+    assert all(f"Wrote part {i} of" in w.communicate(timeout=300)[0] for i, w in enumerate(workers))
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+
     # train_prior, killed once, ends with the weights of the whole one.
     (tmp_path / "recipe.py").write_text(RECIPE)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -129,6 +138,19 @@ def test_images_to_codes_to_a_prior_to_images_with_a_kill_on_the_way(tmp_path):
     again = files(output)
     assert again["image-000000.png"] == pictures["image-000000.png"]
     assert "image-000003.png" in again
+    flags = [f"--preset={tmp_path}/generator", *flags[:-1], f"--output={tmp_path}/parts"]
+    assert "Wrote part 1 of 4" in run("generate", *flags, "--num_workers=2", "--worker=1")
+    assert sorted(files(tmp_path / "parts")) == ["image-000003.png"]
+    assert "Wrote 4 images" in run("generate", *flags, "--num_workers=2", "--worker=0")
+    parts = files(tmp_path / "parts")
+    assert parts.keys() == pictures.keys()
+    for name in parts:
+        # The last batch holds one image in place of three: rounding may differ.
+        images = [
+            keras.utils.img_to_array(keras.utils.load_img(f / name))
+            for f in (output, tmp_path / "parts")
+        ]
+        assert np.abs(images[0] - images[1]).max() <= 1, name
 
 
 @pytest.mark.parametrize(
@@ -138,6 +160,7 @@ def test_images_to_codes_to_a_prior_to_images_with_a_kill_on_the_way(tmp_path):
         ("generate", ["--preset=vqvae2_imagenette_128"], "Expected the name of a preset of"),
         ("encode_dataset", ["--preset=none", "--data=images"], "Expected the name of a preset"),
         ("choose_settings", ["--preset=none", "--validation=images"], "Expected the name of a"),
+        ("generate", ["--preset=none", "--worker=2"], "--worker below 1. Received: --worker=2"),
         (
             "encode_dataset",
             ["--preset=vqvae2_imagenette_128", "--data=images", "--crops=2"],

@@ -1,4 +1,5 @@
 import csv
+import importlib.util
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from PIL import Image
 from keras_vqvae2 import VQVAE2
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "train_vqvae2.py"
+REPLICAS = Path(__file__).parents[2] / "benchmarks" / "train_replicas.py"
 RECIPE = """
 import keras
 
@@ -49,7 +51,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-def start(folder, output, *flags):
+def start(folder, output, *flags, **variables):
     command = [
         sys.executable,
         SCRIPT,
@@ -58,7 +60,7 @@ def start(folder, output, *flags):
         f"--output={output}",
         *flags,
     ]
-    environment = {**os.environ, "KERAS_BACKEND": keras.backend.backend()}
+    environment = {**os.environ, "KERAS_BACKEND": keras.backend.backend(), **variables}
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -107,6 +109,36 @@ def test_a_run_leaves_all_it_promises_and_a_killed_one_ends_the_same(folder):
     printed, _ = again.communicate(timeout=300)
     assert again.returncode == 1
     assert "--resume" in printed.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_two_processes_stop_at_sigterm_and_one_goes_on_to_the_same_end(folder):
+    data = f"--validation={folder}/images"
+    spec = importlib.util.spec_from_file_location("train_replicas", REPLICAS)
+    replicas = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(replicas)
+    one, two = folder / "one_process", folder / "two_processes"
+    long = ["--steps=60", "--steps_per_epoch=20"]
+    finish(start(folder, one, data, *long))
+    backend = keras.backend.backend()
+    processes = [
+        start(folder, two, data, *long, **variables)
+        for variables in replicas.environments(backend, 2)
+    ]
+    deadline = time.time() + 240
+    while not any(two.glob("checkpoint-1*.keras")):
+        assert all(p.poll() is None for p in processes), processes[0].communicate()
+        assert time.time() < deadline
+        time.sleep(0.05)
+    processes[1].send_signal(signal.SIGTERM)  # one is told, both stop
+    assert "SIGTERM" in "".join(finish(process) for process in processes)
+    (checkpoint,) = two.glob("checkpoint-*.keras")
+    assert checkpoint.name != "checkpoint-3.keras"
+    finish(start(folder, two, data, *long, "--resume"))
+    assert [row["epoch"] for row in read_log(two)] == ["0", "1", "2"]
+    a, b = (VQVAE2.from_preset(run / "preset").get_weights() for run in (one, two))
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(

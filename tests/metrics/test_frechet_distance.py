@@ -118,6 +118,30 @@ def test_statistics_survive_a_file_and_go_on(rng, tmp_path):
     np.testing.assert_allclose(statistics.covariance, np.cov(twice, rowvar=False), rtol=1e-12)
 
 
+def test_statistics_of_two_networks_do_not_mix(rng, tmp_path):
+    x = features(rng, 50, 4)
+    statistics, other = (FeatureStatistics(x, extractor=name) for name in ("First", "Second"))
+    statistics.save(tmp_path / "first.npz")
+    loaded = FeatureStatistics.load(tmp_path / "first.npz")
+    assert loaded.extractor == "First"
+    message = "statistics of one network's features. Received: .* and .*"
+    for call in (
+        lambda: frechet_distance(loaded, other),
+        lambda: loaded.merge(other),
+        lambda: FrechetDistance(loaded, extractor="Second"),
+        lambda: FrechetDistance(extractor="Second").merge_state([FrechetDistance(loaded, "First")]),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert loaded.count == 50  # an error changes nothing
+    unknown = FeatureStatistics(x)
+    assert frechet_distance(loaded, unknown) == pytest.approx(0.0, abs=1e-9)
+    unknown.merge(loaded)
+    assert unknown.extractor == "First" and unknown.count == 100
+    with pytest.raises(ValueError, match="name or None. Received: extractor=7"):
+        FeatureStatistics(extractor=7)
+
+
 def test_a_mean_far_from_zero_costs_no_digits(rng):
     x = rng.normal(size=(5000, 2)) + 1e6
     statistics = FeatureStatistics()
@@ -180,5 +204,6 @@ def test_errors(rng, tmp_path):
 
 
 def test_config():
-    config = FrechetDistance(np.zeros((3, 2)), name="fd").get_config()
-    assert FrechetDistance.from_config(config).name == "fd"
+    config = FrechetDistance(np.zeros((3, 2)), extractor="Network", name="fd").get_config()
+    metric = FrechetDistance.from_config(config)
+    assert metric.name == "fd" and metric.extractor == "Network"

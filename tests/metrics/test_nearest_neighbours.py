@@ -56,12 +56,11 @@ def test_equals_brute_force(kind, dtype, monkeypatch):
     @given(
         seed=st.integers(0, 2**32 - 1),
         nearest_k=st.integers(1, 5),
-        entries=st.sampled_from([1, 50, 300, 2**24]),
+        tile=st.sampled_from([3, 16, 2**12]),
         few=st.sampled_from([1, 7, 2**12]),
     )
-    def check(seed, nearest_k, entries, few):
-        monkeypatch.setattr(nearest_neighbours, "_BLOCK_ENTRIES", entries)
-        monkeypatch.setattr(nearest_neighbours, "_COLUMNS", few)
+    def check(seed, nearest_k, tile, few):
+        monkeypatch.setattr(nearest_neighbours, "_TILE", tile)
         monkeypatch.setattr(nearest_neighbours, "_PAIR_ENTRIES", few)
         x, y = make_sets(seed, kind, dtype)
         rows, columns = PointSet(x), PointSet(y)
@@ -72,10 +71,11 @@ def test_equals_brute_force(kind, dtype, monkeypatch):
             np.zeros((len(rows.points), len(columns.points)), "bool") for _ in range(3)
         )
         column_radii = columns.radii(nearest_k)
-        for block in Distances(rows, columns).blocks():
-            closed[block.rows] = block.within(radii[block.rows, None])
-            opened[block.rows] = block.within(radii[block.rows, None], strict=True)
-            transposed[block.rows] = block.within(column_radii[None])
+        for tile in Distances(rows, columns).tiles():
+            part = tile.rows, tile.columns
+            closed[part] = tile.within(radii[tile.rows, None])
+            opened[part] = tile.within(radii[tile.rows, None], strict=True)
+            transposed[part] = tile.within(column_radii[None, tile.columns])
         expected = squared_distances(rows.points, columns.points)
         np.testing.assert_array_equal(closed, expected <= own[:, None])
         np.testing.assert_array_equal(opened, expected < own[:, None])
@@ -105,11 +105,24 @@ def test_most_is_decided_by_float32_products(rng, monkeypatch):
     monkeypatch.setattr(Distances, "of_pairs", counting)
     x, y = (PointSet(z) for z in (rng.normal(size=(2, 1000, 64)) + 3.0).astype("float32"))
     radii = x.radii(3)
-    (block,) = Distances(x, y).blocks()
-    assert block.within(radii[:, None]).any()
-    assert block._squared.dtype == "float32"
+    (tile,) = Distances(x, y).tiles()
+    assert tile.within(radii[:, None]).any()
+    assert tile._squared.dtype == "float32"
     neighbours, doubtful = pairs
     assert neighbours < 1.1 * 4 * 1000 and doubtful < 100
+
+
+def test_each_pair_of_a_set_is_in_one_tile(rng, monkeypatch):
+    monkeypatch.setattr(nearest_neighbours, "_TILE", 4)
+    x, y = (PointSet(rng.normal(size=(n, 3))) for n in (10, 9))
+    for columns, expected in ((x, np.triu(np.ones((10, 10)))), (y, np.ones((10, 9)))):
+        seen = np.zeros(expected.shape)
+        for tile in Distances(x, columns).tiles():
+            assert tile._squared.shape <= (4, 4)
+            seen[tile.rows, tile.columns] += 1
+        blocks = np.maximum(seen, seen.T) if columns is x else seen
+        np.testing.assert_array_equal(blocks, 1)
+        assert seen.sum() < 1.5 * expected.sum()
 
 
 def test_copies_are_kept_once(rng):

@@ -1,8 +1,10 @@
+import keras
 import numpy as np
 import pytest
 
 from keras_vqvae2 import VQVAE2, HierarchicalImageGenerator, PixelSnailPrior
 from keras_vqvae2.data import sample_photographs
+from keras_vqvae2.metrics import FrechetDistance, PrecisionRecall
 from keras_vqvae2.models.generator_checks import touched
 
 SMALL = {
@@ -57,6 +59,23 @@ def test_an_image_depends_on_its_number_seed_and_label_only(generator):
     np.testing.assert_allclose(later, images[3:], atol=1e-5)
     other = generator.generate(5, labels=labels, seed=4, verbose=0)
     assert (np.abs(other - images).max(axis=(1, 2, 3)) > 1e-3).all()
+
+
+def test_what_two_workers_measured_merges_into_what_one_measures(generator, rng):
+    def features(images):
+        return images.mean(axis=(1, 2))  # (N, 3)
+
+    reference = features(rng.uniform(size=(12, 16, 16, 3)))
+    for metric in (FrechetDistance, PrecisionRecall):
+        one, first, second = (metric(reference) for _ in range(3))
+        one.update_state(features(generator.generate(8, seed=5, verbose=0)))
+        for worker, start, count in ((first, 0, 5), (second, 5, 3)):
+            images = generator.generate(count, seed=5, first_image=start, verbose=0)
+            worker.update_state(features(images))
+        first.merge_state([second])
+        # As far as rounding goes: batches are of other sizes.
+        one, merged = (keras.tree.flatten(m.result()) for m in (one, first))
+        np.testing.assert_allclose(merged, one, rtol=1e-4)
 
 
 def test_classes_take_turns_where_none_is_asked_for(generator):

@@ -13,6 +13,7 @@ from keras_vqvae2.decoding.row_decoder import RowDecoder
 from keras_vqvae2.decoding.sampling import Sampling, sample_uniforms
 from keras_vqvae2.layers import CodeConv2D
 from keras_vqvae2.models.pixelsnail.causal_block import CausalBlock
+from keras_vqvae2.models.pixelsnail.layout_map import get_layout_map
 from keras_vqvae2.models.pixelsnail.pixelsnail_layers import (
     ConditioningStack,
     OutputStack,
@@ -275,6 +276,8 @@ class PixelSnailPrior(PresetModel):
         self.gradient_norm_tracker = keras.metrics.Mean(name="gradient_norm")
         self.skipped_steps_tracker = keras.metrics.Sum(name="skipped_steps")
 
+    get_layout_map = staticmethod(get_layout_map)
+
     # === Training ===
 
     def _own(self, batch):
@@ -404,7 +407,8 @@ class PixelSnailPrior(PresetModel):
             batch_size=(1, batch_size),
         )
         backend.sync_training_state(self)
-        size = min(batch_size, num_samples)
+        multiple = backend.batch_multiple()
+        size = -(-min(batch_size, num_samples) // multiple) * multiple
         starts = range(0, num_samples, size)
         rows, columns = self.code_shape
         progress = tqdm.tqdm(

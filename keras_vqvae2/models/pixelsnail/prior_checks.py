@@ -59,7 +59,7 @@ def check_batch(prior, batch, partial=()):
 def check_source(prior, source):
     """Checks what `fit`, `evaluate` or `predict` is given, as far as it can be seen up front."""
     first = source
-    if hasattr(source, "element_spec"):
+    if hasattr(source, "element_spec") and hasattr(source, "take"):
         first = next(iter(source.take(1)), None)
     elif hasattr(source, "num_batches") and hasattr(source, "__getitem__"):
         first = source[0]

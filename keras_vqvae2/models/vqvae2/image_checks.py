@@ -69,7 +69,7 @@ def check_source(source, channels, stride):
     if hasattr(source, "shape") and hasattr(source, "dtype"):
         check_images(source, channels, stride, "x")
         return
-    if hasattr(source, "element_spec"):
+    if hasattr(source, "element_spec") and hasattr(source, "take"):
         first = next(iter(source.take(1)), None)
     elif hasattr(source, "num_batches") and hasattr(source, "__getitem__"):
         first = source[0]

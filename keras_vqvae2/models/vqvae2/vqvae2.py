@@ -246,13 +246,15 @@ class VQVAE2(PresetModel):
         features, x = {}, 2.0 * images - 1.0
         for level in reversed(levels):
             x = features[level] = encoders[level](x)
-        vectors, quantized, codes, known = {}, {}, {}, None
+        vectors, quantized, codes, losses, known = {}, {}, {}, {}, None
         for level in levels:
             x = features[level]
             if known is not None:
                 x = ops.concatenate([conditioners[level](known), x], axis=-1)
             vectors[level] = to_vectors[level](x)
-            quantized[level], codes[level] = quantizers[level](vectors[level])
+            quantized[level], codes[level], losses[level] = quantizers[level](
+                vectors[level], return_loss=True
+            )
             new = quantized[level]
             if known is not None and quantizer_dropout:
                 nothing = ops.full_like(codes[level], -1)
@@ -287,7 +289,12 @@ class VQVAE2(PresetModel):
 
         self.levels = levels
         self.downsampling = math.prod(factors)
-        self._graph_tensors = {"vectors": vectors, "quantized": quantized, "codes": codes}
+        self._graph_tensors = {
+            "vectors": vectors,
+            "quantized": quantized,
+            "codes": codes,
+            "losses": losses,
+        }
 
         self.reconstruction_tracker = keras.metrics.Mean(name="reconstruction_error")
         self.psnr_tracker = PeakSignalNoiseRatio(name="psnr")
@@ -349,7 +356,7 @@ class VQVAE2(PresetModel):
             error = error + self.perceptual_weight * y_pred["lpips"]
         if sample_weight is not None:
             error = error * ops.cast(sample_weight, "float32")
-        return ops.mean(error) + sum(self.losses)
+        return ops.mean(error) + sum(y_pred["losses"].values())
 
     def update_step_metrics(self, x, outputs, loss, weight):
         super().update_step_metrics(x, outputs, loss, weight)
@@ -445,7 +452,7 @@ class VQVAE2(PresetModel):
         backend.sync_training_state(self)
         if images.dtype == np.uint8:
             images = images.astype("float32") / 255.0
-        codes = self.encoder.predict(images, batch_size=batch_size, verbose=verbose)
+        codes = predict_in_parts(self.encoder, images, batch_size, verbose)
         return {level: codes[level] for level in self.levels}
 
     def decode(self, codes, batch_size=32, verbose=0):
@@ -468,7 +475,7 @@ class VQVAE2(PresetModel):
         unit = self.code_shapes((self.downsampling, self.downsampling))
         codes = complete_codes(codes, unit, self.num_embeddings)
         backend.sync_training_state(self)
-        images = self.decoder.predict(codes, batch_size=batch_size, verbose=verbose)
+        images = predict_in_parts(self.decoder, codes, batch_size, verbose)
         return np.clip(images, 0.0, 1.0)
 
     def code_shapes(self, image_size=None):
@@ -523,6 +530,19 @@ class VQVAE2(PresetModel):
             "perceptual_weight": self.perceptual_weight,
             "perceptual_network": self.perceptual_network,
         }
+
+
+def predict_in_parts(model, inputs, batch_size, verbose):
+    """`model.predict`, of any number of examples on any number of devices that share a batch."""
+    multiple = backend.batch_multiple()
+    count = len(keras.tree.flatten(inputs)[0])
+    padding = -count % multiple
+    if padding:
+        repeated = np.minimum(np.arange(count + padding), count - 1)
+        inputs = keras.tree.map_structure(lambda x: x[repeated], inputs)
+    batch_size = -(-batch_size // multiple) * multiple
+    outputs = model.predict(inputs, batch_size=batch_size, verbose=verbose)
+    return keras.tree.map_structure(lambda x: x[:count], outputs)
 
 
 def to_pixels(x):

@@ -1,0 +1,82 @@
+from keras_vqvae2 import backend
+
+
+class DataParallel:
+    """Trains models as replicas on several devices, of one process or of several.
+
+    What the backends call `keras.distribution` (JAX), `tf.distribute` (TensorFlow) and
+    `torch.distributed` (PyTorch), under one name. Every replica sees its part of each batch; the
+    gradients, the sums behind the codebooks and the metrics are those of the whole batch, and all
+    replicas agree on whether it was finite. The batch size is that of the whole batch.
+
+    A process joins the others of its job where the environment tells of them: `TF_CONFIG` for
+    TensorFlow, `KERAS_DISTRIBUTION_JOB_ADDRESSES`, `..._NUM_PROCESSES` and `..._PROCESS_ID` for
+    JAX, what `torchrun` sets for PyTorch. Make the object before anything else touches a device.
+
+    Args:
+        devices: None for all devices of this process, or how many of them. PyTorch runs one process
+            a device.
+        join: Whether there are other processes; by default if the environment tells of them. True
+            lets JAX find them by what a TPU pod or a cluster manager says.
+
+    Attributes:
+        num_replicas: Devices of all processes together.
+        num_processes: Processes of the job.
+        process_index: The number of this process; files are for process 0 to write.
+
+    Raises:
+        ValueError: If there are fewer devices.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import keras_vqvae2
+
+    parallel = keras_vqvae2.DataParallel()
+    photographs = np.random.default_rng(0).integers(256, size=(8, 16, 16, 3), dtype="uint8")
+    images = keras_vqvae2.data.images_from_arrays(
+        photographs, batch_size=4, shuffle=True, repeat=True, **parallel.process
+    )
+    with parallel.scope():
+        model = keras_vqvae2.VQVAE2((16, 16, 3), hidden_units=8, residual_units=4)
+        model.compile(optimizer="adam")
+    model.fit(parallel.distribute(images), steps_per_epoch=2, verbose=0)
+    ```
+    """
+
+    def __init__(self, devices=None, join=None):
+        if devices is not None and (int(devices) != devices or devices < 1):
+            raise ValueError(f"Expected None or a positive integer. Received: devices={devices}")
+        self.devices = devices
+        self.num_replicas, self._scope = backend.start_replicas(devices, join)
+        self.num_processes = backend.process_count()
+        self.process_index = backend.process_index()
+
+    @property
+    def process(self):
+        """What the sources of `keras_vqvae2.data` need to read this process' part of a batch."""
+        return {"num_processes": self.num_processes, "process_index": self.process_index}
+
+    def scope(self):
+        """The context in which models are built, compiled and loaded."""
+        return self._scope()
+
+    def distribute(self, dataset):
+        """What `fit` and `evaluate` take.
+
+        Args:
+            dataset: This process' part of the batches: a `tf.data.Dataset`, or on JAX and PyTorch
+                any other data set that Keras takes.
+
+        Returns:
+            The data set for `fit`. On JAX with several devices a last batch that they cannot share
+            out evenly loses what is left over.
+        """
+        with self.scope():
+            return backend.distribute_dataset(dataset, self.num_replicas)
+
+    def wait(self):
+        """Waits until every process of the job has come here."""
+        with self.scope():
+            backend.any_process(False)
