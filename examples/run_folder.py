@@ -99,16 +99,17 @@ def run(name, train):
         sys.exit(f"{name}: {error}")
     try:
         train(parallel)
-    except (ValueError, FileNotFoundError, ImportError) as error:
-        sys.exit(f"{name}: {error}")
     except Exception as error:
+        expected = isinstance(error, (ValueError, FileNotFoundError, ImportError))
         if parallel.num_processes == 1:
-            raise
+            if not expected:
+                raise
+            sys.exit(f"{name}: {error}")
         traceback.print_exc()
         sys.exit(
-            f"{name}: process {parallel.process_index} of {parallel.num_processes} stopped "
-            f"({type(error).__name__}): another process was lost, or failed. Start all processes "
-            "again with --resume to go on from the last checkpoint."
+            f"{name}: process {parallel.process_index} of {parallel.num_processes} stopped: "
+            f"{error}. If another process was lost: start them all again with --resume, to go on "
+            "from the last checkpoint."
         )
 
 

@@ -206,7 +206,8 @@ def train(parallel):
     if not first:
         return
     if validation is None:
-        prior.save_to_preset(output / "preset", metadata=metadata)
+        with parallel.alone():
+            prior.save_to_preset(output / "preset", metadata=metadata)
     run_folder.write_metrics(output, metrics)
 
 

@@ -168,7 +168,8 @@ def train(parallel):
     if not first:
         return
     metadata = run_folder.provenance(FLAGS.recipe)
-    model.save_to_preset(output / "preset", metadata=metadata)
+    with parallel.alone():
+        model.save_to_preset(output / "preset", metadata=metadata)
     metrics = {
         "parameters": model.count_params(),
         "steps": epochs * per_epoch,

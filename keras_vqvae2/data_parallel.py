@@ -42,6 +42,9 @@ class DataParallel:
         model = keras_vqvae2.VQVAE2((16, 16, 3), hidden_units=8, residual_units=4)
         model.compile(optimizer="adam")
     model.fit(parallel.distribute(images), steps_per_epoch=2, verbose=0)
+    if parallel.process_index == 0:
+        with parallel.alone():
+            model.save_to_preset("preset")
     ```
     """
 
@@ -61,6 +64,10 @@ class DataParallel:
     def scope(self):
         """The context in which models are built, compiled and loaded."""
         return self._scope()
+
+    def alone(self):
+        """The context of what this process does without the others, such as saving a model."""
+        return backend.alone()
 
     def distribute(self, dataset):
         """What `fit` and `evaluate` take.

@@ -61,7 +61,8 @@ class BestPreset(keras.callbacks.Callback):
         self._best = {"epoch": epoch + 1, "value": value}
         if backend.process_index() > 0:
             return
-        self.model.save_to_preset(self.directory / "preset", metadata=self.metadata)
+        with backend.alone():
+            self.model.save_to_preset(self.directory / "preset", metadata=self.metadata)
         with replacing(self.directory / "best.json") as temporary:
             temporary.write_text(json.dumps({"epoch": epoch + 1, self.monitor: value}))
 

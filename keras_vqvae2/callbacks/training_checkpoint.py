@@ -100,7 +100,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
     def _save(self, name):
         if backend.process_index() > 0:
             return
-        with replacing(self.directory / name) as temporary:
+        with backend.alone(), replacing(self.directory / name) as temporary:
             self.model.save(temporary)
         for old in _checkpoints(self.directory)[:-1]:
             old.unlink()
