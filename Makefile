@@ -10,10 +10,13 @@ export JAX_DISABLE_MOST_OPTIMIZATIONS ?= 1
 export JAX_COMPILATION_CACHE_DIR ?= $(abspath $(VENV))/jax_cache
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo docs test test-slow lint format clean
 
 demo: $(VENV)/demo.stamp  ## two pictures: photographs reconstructed, and images invented
 	KERAS_BACKEND=tensorflow TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python examples/demo.py
+
+docs: $(VENV)/docs.stamp  ## the pages of docs/ and the API, into site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 test: lint  ## every fast test, on the three backends
 	@for backend in $(BACKENDS); do \
@@ -43,6 +46,10 @@ $(VENV)/demo.stamp: pyproject.toml
 	$(BIN)/pip install --quiet --editable .
 	touch $@
 
+$(VENV)/docs.stamp: $(VENV)/demo.stamp
+	$(BIN)/pip install --quiet --editable '.[docs]'
+	touch $@
+
 $(VENV)/tests.stamp: $(VENV)/demo.stamp requirements-tests.txt
 	$(BIN)/pip install --quiet --requirement requirements-tests.txt --editable '.[jax,torch,hub,tests]'
 	# What ours is compared with, without the torchvision that it asks for and the tests do not need.
@@ -50,4 +57,4 @@ $(VENV)/tests.stamp: $(VENV)/demo.stamp requirements-tests.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build site *.egg-info

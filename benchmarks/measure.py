@@ -8,6 +8,7 @@ import gc
 import importlib.metadata
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -112,6 +113,53 @@ def run_case(script, case, backend, memory_limit, needs=0):
             return json.loads(line.removeprefix(RESULT))
     print("\n".join(messages[-20:]), file=sys.stderr)
     return {"error": f"failed: {messages[-1] if messages else process.returncode}"}
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def environments(backend, processes):
+    """What each process of a job finds in its environment, as a launcher would set it."""
+    ports = [free_port() for _ in range(processes)]
+    addresses = [f"127.0.0.1:{port}" for port in ports]
+    for i in range(processes):
+        yield {
+            "tensorflow": {
+                "TF_CONFIG": json.dumps(
+                    {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": i}}
+                )
+            },
+            "jax": {
+                "KERAS_DISTRIBUTION_JOB_ADDRESSES": addresses[0],
+                "KERAS_DISTRIBUTION_NUM_PROCESSES": str(processes),
+                "KERAS_DISTRIBUTION_PROCESS_ID": str(i),
+            },
+            "torch": {
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(ports[0]),
+                "WORLD_SIZE": str(processes),
+                "RANK": str(i),
+                "LOCAL_RANK": str(i),
+            },
+        }[backend]
+
+
+def launch(command, backend, processes):
+    """Starts a job's processes. Returns them as `subprocess.Popen` with errors piped."""
+    settings = environments(backend, processes) if processes > 1 else [{}]
+    return [
+        subprocess.Popen(
+            [sys.executable, *command],
+            env={**os.environ, "KERAS_BACKEND": backend, **setting},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for setting in settings
+    ]
 
 
 def wait(process, memory_limit):

@@ -9,14 +9,12 @@ loss and the seconds of each step, the epoch's metrics, weights and codebooks. T
 benchmarks/scaling.py are made of this.
 """
 
-import json
 import os
-import socket
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import measure
 from absl import app, flags
 
 FLAGS = flags.FLAGS
@@ -32,53 +30,6 @@ flags.DEFINE_float("dropout", 0.0, "Quantizer dropout of stage 1, dropout of sta
 flags.DEFINE_integer("nan_at", -1, "Example of stage 1 that is not finite.")
 flags.DEFINE_integer("die_at", -1, "Step at which the last process kills itself.")
 flags.DEFINE_string("output", None, "File for what the run ends with.", required=True)
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def environments(backend, processes):
-    """What each process of a job finds in its environment, as a launcher would set it."""
-    ports = [free_port() for _ in range(processes)]
-    addresses = [f"127.0.0.1:{port}" for port in ports]
-    for i in range(processes):
-        yield {
-            "tensorflow": {
-                "TF_CONFIG": json.dumps(
-                    {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": i}}
-                )
-            },
-            "jax": {
-                "KERAS_DISTRIBUTION_JOB_ADDRESSES": addresses[0],
-                "KERAS_DISTRIBUTION_NUM_PROCESSES": str(processes),
-                "KERAS_DISTRIBUTION_PROCESS_ID": str(i),
-            },
-            "torch": {
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(ports[0]),
-                "WORLD_SIZE": str(processes),
-                "RANK": str(i),
-                "LOCAL_RANK": str(i),
-            },
-        }[backend]
-
-
-def launch(command, backend, processes):
-    """Starts a job's processes. Returns them as `subprocess.Popen` with errors piped."""
-    settings = environments(backend, processes) if processes > 1 else [{}]
-    return [
-        subprocess.Popen(
-            [sys.executable, *command],
-            env={**os.environ, "KERAS_BACKEND": backend, **setting},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for setting in settings
-    ]
 
 
 def virtual_devices(backend, count):
@@ -206,7 +157,7 @@ def main(_):
     backend = keras.backend.backend()
     started = {"tensorflow": "TF_CONFIG", "jax": "KERAS_DISTRIBUTION_PROCESS_ID", "torch": "RANK"}
     if FLAGS.processes > 1 and started[backend] not in os.environ:
-        processes = launch(sys.argv, backend, FLAGS.processes)
+        processes = measure.launch(sys.argv, backend, FLAGS.processes)
         with ThreadPoolExecutor() as pool:  # a full pipe would stop a process
             errors = list(pool.map(lambda process: process.communicate()[1], processes))
         for process, text in zip(processes, errors):

@@ -35,7 +35,7 @@ class FeatureExtractor:
 
     Reference:
         - Heusel et al. 2017, arXiv 1706.08500: the distance, on Inception's features.
-        - Razavi et al. 2019, arXiv 1906.00446, section 4: what of it the paper reports.
+        - Razavi et al. 2019, arXiv 1906.00446, section 5: what of it the paper reports.
     """
 
     def __init__(self, model, name, preprocess=None, classifier=None):

@@ -1,6 +1,5 @@
 """What `DataParallel` promises: any number of devices and processes ends like one device."""
 
-import functools
 import importlib.util
 import subprocess
 import time
@@ -18,9 +17,8 @@ BACKEND = keras.backend.backend()
 TWO = ["--processes=2"] if BACKEND == "torch" else ["--devices=2"]
 
 
-@functools.cache
 def launcher():
-    spec = importlib.util.spec_from_file_location("train_replicas", SCRIPT)
+    spec = importlib.util.spec_from_file_location("measure", SCRIPT.with_name("measure.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.launch

@@ -151,3 +151,18 @@ def test_feature_metrics():
     for row in others:
         if not row[2].startswith("not installed"):
             assert list(map(float, row[6].split()))[:2] == [precision, recall], done.stderr
+
+
+@pytest.mark.slow
+def test_scaling():
+    rows, messages = run("scaling.py", "--counts=1,2", "--steps=3", "--timed_steps=0")
+    names = ["1", "2 processes"] if BACKEND == "torch" else ["1", "2 devices", "2 processes"]
+    assert [row[1:3] for row in rows] == [[s, n] for s in ("1", "2") for n in names], messages
+    assert all(float(row[3]) < 1e-4 and float(row[5]) < 1e-4 for row in rows), rows
+
+
+@pytest.mark.slow
+def test_three_levels_1024():
+    rows, messages = run("three_levels_1024.py", "--hidden_units=8")
+    assert len(rows) == 10, messages
+    assert all(float(row[3]) > 0 for row in rows), rows

@@ -16,7 +16,7 @@ from PIL import Image
 from keras_vqvae2 import VQVAE2
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "train_vqvae2.py"
-REPLICAS = Path(__file__).parents[2] / "benchmarks" / "train_replicas.py"
+MEASURE = Path(__file__).parents[2] / "benchmarks" / "measure.py"
 RECIPE = """
 import keras
 
@@ -114,16 +114,16 @@ def test_a_run_leaves_all_it_promises_and_a_killed_one_ends_the_same(folder):
 @pytest.mark.slow
 def test_two_processes_stop_at_sigterm_and_one_goes_on_to_the_same_end(folder):
     data = f"--validation={folder}/images"
-    spec = importlib.util.spec_from_file_location("train_replicas", REPLICAS)
-    replicas = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(replicas)
+    spec = importlib.util.spec_from_file_location("measure", MEASURE)
+    measure = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(measure)
     one, two = folder / "one_process", folder / "two_processes"
     long = ["--steps=60", "--steps_per_epoch=20"]
     finish(start(folder, one, data, *long))
     backend = keras.backend.backend()
     processes = [
         start(folder, two, data, *long, **variables)
-        for variables in replicas.environments(backend, 2)
+        for variables in measure.environments(backend, 2)
     ]
     deadline = time.time() + 240
     while not any(two.glob("checkpoint-1*.keras")):

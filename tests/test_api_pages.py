@@ -1,0 +1,55 @@
+"""Every public name stands on an API page, and every page of docs/ in the navigation."""
+
+import pkgutil
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import keras_vqvae2
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = {str(path.relative_to(DOCS)): path.read_text() for path in sorted(DOCS.rglob("*.md"))}
+DIRECTIVE = re.compile(r"^::: (\S+)", re.MULTILINE)
+LINK = re.compile(r"(?:\]\(|\]: )([^)#\s]*\.md)#(keras_vqvae2[^)\s]*)")
+NAVIGATION = re.findall(r"^ +- .+: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+
+
+def directives(page):
+    """The objects that a page shows, by the names that the page gives them.
+
+    Of a module and a function of one name it shows the module, and so does `resolve_name`.
+    """
+    return {name: pkgutil.resolve_name(name) for name in DIRECTIVE.findall(PAGES[page])}
+
+
+def public_names():
+    """Pairs of an object and its name: the package's own, and those of its public modules."""
+    own = {name: getattr(keras_vqvae2, name) for name in keras_vqvae2.__all__}
+    namespaces = [value for value in own.values() if isinstance(value, ModuleType)]
+    for namespace in (keras_vqvae2, *namespaces):
+        for name in namespace.__all__:
+            value = getattr(namespace, name)
+            if not isinstance(value, (ModuleType, str)):
+                yield value, f"{namespace.__name__}.{name}"
+
+
+@pytest.mark.parametrize("value", [pytest.param(v, id=name) for v, name in public_names()])
+def test_public_name_is_on_an_api_page(value):
+    pages = [page for page in PAGES if page.startswith("api/")]
+    assert sum(value is shown for page in pages for shown in directives(page).values()) == 1
+
+
+def test_navigation_is_the_pages():
+    assert sorted(NAVIGATION) == sorted(PAGES)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_to_api_pages_lead_to_an_object(page):
+    for target, anchor in LINK.findall(PAGES[page]):
+        api_page = str((DOCS / page).parent.joinpath(target).resolve().relative_to(DOCS))
+        shown = directives(api_page)
+        owner, _, member = anchor.rpartition(".")
+        assert anchor in shown or hasattr(shown.get(owner), member), anchor
