@@ -1,4 +1,4 @@
-"""What a generator may be made of, and what it may be asked to complete."""
+"""What a generator may be made of, and what it may be asked for."""
 
 import numpy as np
 
@@ -87,3 +87,39 @@ def touched(mask, shape):
     return np.logical_or.reduce(
         [cells[:, i : i + rows, j : j + columns] for i in range(3) for j in range(3)]
     )
+
+
+def label_indices(labels, numbers, num_classes, label_names):
+    """What images of some numbers are asked to show.
+
+    Args:
+        labels: None, a name, an index, or one of them for each image.
+        numbers: Integers of shape `(N,)`, of the images.
+        num_classes: None, or the number of labels.
+        label_names: None, or their names.
+
+    Returns:
+        int32 of shape `(N,)`, or None without classes.
+    """
+    if num_classes is None:
+        if labels is not None:
+            raise ValueError(f"Expected no labels. Received: labels={labels}")
+        return None
+    if labels is None:
+        return (numbers % num_classes).astype("int32")
+
+    def index(label):
+        if isinstance(label, str):
+            if label in (label_names or ()):
+                return label_names.index(label)
+        elif int(label) == label and 0 <= label < num_classes:
+            return int(label)
+        raise ValueError(
+            f"Expected a label in [0, {num_classes}) or one of {label_names}. Received: {label!r}"
+        )
+
+    several = isinstance(labels, (list, tuple, np.ndarray))
+    indices = [index(label) for label in (labels if several else [labels])]
+    if several and len(indices) != len(numbers):
+        raise ValueError(f"Expected {len(numbers)} labels. Received: {len(indices)}")
+    return np.broadcast_to(np.array(indices, "int32"), len(numbers))

@@ -3,7 +3,12 @@ import numpy as np
 
 from keras_vqvae2.decoding.sampling import Sampling
 from keras_vqvae2.models import preset_files
-from keras_vqvae2.models.generator_checks import check_completion, check_fit, touched
+from keras_vqvae2.models.generator_checks import (
+    check_completion,
+    check_fit,
+    label_indices,
+    touched,
+)
 from keras_vqvae2.models.image_generator_presets import IMAGE_GENERATOR_PRESETS
 from keras_vqvae2.models.pixelsnail.pixelsnail_prior import PixelSnailPrior
 from keras_vqvae2.models.preset_model import PresetUser, register_presets
@@ -295,29 +300,7 @@ class HierarchicalImageGenerator(PresetUser):
         return result
 
     def _labels(self, labels, numbers):
-        """int32 labels of the images of some numbers, or None."""
-        if self.num_classes is None:
-            if labels is not None:
-                raise ValueError(f"Expected no labels. Received: labels={labels}")
-            return None
-        if labels is None:
-            return (numbers % self.num_classes).astype("int32")
-        several = isinstance(labels, (list, tuple, np.ndarray))
-        labels = [self._label(label) for label in (labels if several else [labels])]
-        if several and len(labels) != len(numbers):
-            raise ValueError(f"Expected {len(numbers)} labels. Received: {len(labels)}")
-        return np.broadcast_to(np.array(labels, "int32"), len(numbers))
-
-    def _label(self, label):
-        if isinstance(label, str):
-            if label in (self.label_names or ()):
-                return self.label_names.index(label)
-        elif int(label) == label and 0 <= label < self.num_classes:
-            return int(label)
-        raise ValueError(
-            f"Expected a label in [0, {self.num_classes}) or one of {self.label_names}. "
-            f"Received: {label!r}"
-        )
+        return label_indices(labels, numbers, self.num_classes, self.label_names)
 
     # === Presets ===
 

@@ -3,6 +3,8 @@
 import numpy as np
 from keras import ops
 
+from keras_vqvae2.models.source_checks import first_batch
+
 
 def check_config(code_shape, level, condition_factors, upsampling, **sizes):
     """Raises `ValueError` unless a prior can be built."""
@@ -58,16 +60,9 @@ def check_batch(prior, batch, partial=()):
 
 def check_source(prior, source):
     """Checks what `fit`, `evaluate` or `predict` is given, as far as it can be seen up front."""
-    first = source
-    if hasattr(source, "element_spec") and hasattr(source, "take"):
-        first = next(iter(source.take(1)), None)
-    elif hasattr(source, "num_batches") and hasattr(source, "__getitem__"):
-        first = source[0]
-    elif not isinstance(source, (dict, np.ndarray)):
-        return
-    if first is None:
-        raise ValueError("Expected at least one batch of codes. Received: an empty data set")
-    check_batch(prior, first[0] if isinstance(first, (tuple, list)) else first)
+    batch = first_batch(source)
+    if batch is not None:
+        check_batch(prior, batch)
 
 
 def check_request(prior, num_samples, labels, condition, codes, **integers):

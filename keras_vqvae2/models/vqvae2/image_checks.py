@@ -3,6 +3,8 @@
 import numpy as np
 from keras import ops
 
+from keras_vqvae2.models.source_checks import first_batch
+
 
 def to_unit_range(images):
     """Floats in `[0, 1]` of integer pixels in `[0, 255]`; floats pass as they are."""
@@ -61,20 +63,9 @@ def check_images(images, channels, stride, argument="images"):
 
 
 def check_source(source, channels, stride):
-    """Checks what `fit`, `evaluate` or `predict` is given, as far as it can be seen up front.
-
-    Arrays are checked whole; of a `tf.data.Dataset` (told by its `element_spec`) or any other
-    source with `__getitem__` or `__iter__` that can be started again, the first batch.
-    """
-    if hasattr(source, "shape") and hasattr(source, "dtype"):
-        check_images(source, channels, stride, "x")
-        return
-    if hasattr(source, "element_spec") and hasattr(source, "take"):
-        first = next(iter(source.take(1)), None)
-    elif hasattr(source, "num_batches") and hasattr(source, "__getitem__"):
-        first = source[0]
-    else:
-        return
-    if first is None:
-        raise ValueError("Expected at least one batch of images. Received: an empty data set")
-    check_images(first[0] if isinstance(first, (tuple, list)) else first, channels, stride, "x")
+    """Checks what `fit`, `evaluate` or `predict` is given, as far as it can be seen up front."""
+    images = first_batch(source)
+    if isinstance(images, dict):
+        raise ValueError(f"Expected images. Received: x, a dict with the keys {tuple(images)}")
+    if images is not None:
+        check_images(images, channels, stride, "x")

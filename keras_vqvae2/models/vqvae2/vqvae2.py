@@ -1,35 +1,25 @@
 import functools
-import hashlib
 import math
 
 import keras
-import numpy as np
 from keras import ops
 
-from keras_vqvae2 import backend
 from keras_vqvae2.layers import QuantizerDropout, VectorQuantizer, VectorQuantizerEMA
-from keras_vqvae2.metrics import (
-    CodebookPerplexity,
-    CodebookUsage,
-    LPIPSDistance,
-    PeakSignalNoiseRatio,
-)
+from keras_vqvae2.metrics import LPIPSDistance
+from keras_vqvae2.models.checked_training import CheckedTraining
 from keras_vqvae2.models.preset_model import PresetModel
-from keras_vqvae2.models.vqvae2.code_checks import complete_codes
-from keras_vqvae2.models.vqvae2.image_checks import (
-    check_image_shape,
-    check_images,
-    check_source,
-    to_unit_range,
-)
-from keras_vqvae2.models.vqvae2.levels import check_factors, check_positive, level_names
-from keras_vqvae2.models.vqvae2.vqvae2_layers import LevelDecoder, LevelEncoder
+from keras_vqvae2.models.vqvae2.config_checks import check_config
+from keras_vqvae2.models.vqvae2.image_checks import check_image_shape, check_source, to_unit_range
+from keras_vqvae2.models.vqvae2.levels import level_names
+from keras_vqvae2.models.vqvae2.vqvae2_codes import VQVAE2Codes
+from keras_vqvae2.models.vqvae2.vqvae2_layers import LevelDecoder, LevelEncoder, join, to_pixels
+from keras_vqvae2.models.vqvae2.vqvae2_metrics import VQVAE2Metrics
 
 QUANTIZERS = {"ema": VectorQuantizerEMA, "loss": VectorQuantizer}
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae2")
-class VQVAE2(PresetModel):
+class VQVAE2(VQVAE2Codes, VQVAE2Metrics, CheckedTraining, PresetModel):
     """The hierarchical VQ-VAE: images to a few small maps of codes, and back.
 
     Encoding (the paper's algorithm 1, here for the two levels `top` and `bottom`):
@@ -66,8 +56,9 @@ class VQVAE2(PresetModel):
     `gradient_norm`. With a `perceptual_weight` both report `lpips`. Codebook metrics run over the
     epoch.
 
-    `model(images)` and `predict` return reconstructions, not clipped. The network is fully
-    convolutional: it takes any image size that `downsampling` divides.
+    Images are floats in `[0, 1]` or uint8, in arrays or any data set Keras takes. `model(images)`
+    and `predict` return reconstructions, not clipped. The network is fully convolutional: it takes
+    any image size that `downsampling` divides.
 
     Args:
         image_shape: `(height, width, channels)` of the images it is made for. Defaults to
@@ -154,7 +145,14 @@ class VQVAE2(PresetModel):
         dtype=None,
         **kwargs,
     ):
-        check_positive(
+        image_shape = tuple(image_shape)
+        factors = check_config(
+            image_shape,
+            downsample_factors,
+            data_variance,
+            quantizer_dropout,
+            perceptual_weight,
+            perceptual_network,
             num_levels=num_levels,
             num_embeddings=num_embeddings,
             embedding_dim=embedding_dim,
@@ -163,34 +161,11 @@ class VQVAE2(PresetModel):
             downsample_kernel_size=downsample_kernel_size,
             upsample_kernel_size=upsample_kernel_size,
         )
-        if hidden_units % 2:
-            raise ValueError(f"Expected an even number. Received: hidden_units={hidden_units}")
-        if not data_variance > 0:
-            raise ValueError(f"Expected a positive number. Received: data_variance={data_variance}")
         if quantizer not in QUANTIZERS:
             raise ValueError(
                 f"Expected one of {sorted(QUANTIZERS)}. Received: quantizer={quantizer!r}"
             )
-        levels = level_names(num_levels)
-        factors = check_factors(downsample_factors, num_levels)
-        image_shape = tuple(image_shape)
-        if len(image_shape) != 3 or any(int(s) != s or s < 1 for s in image_shape):
-            raise ValueError(
-                "Expected positive integers (height, width, channels). "
-                f"Received: image_shape={image_shape}"
-            )
-        channels = image_shape[-1]
-        check_image_shape((None, *image_shape), channels, math.prod(factors), "image_shape")
-        if not 0 <= quantizer_dropout < 1:
-            raise ValueError(
-                f"Expected a number in [0, 1). Received: quantizer_dropout={quantizer_dropout}"
-            )
-        if perceptual_weight < 0:
-            raise ValueError(
-                f"Expected a non-negative weight. Received: perceptual_weight={perceptual_weight}"
-            )
-        if perceptual_weight:
-            LPIPSDistance.check(perceptual_network, (None, *image_shape))
+        levels, channels = level_names(num_levels), image_shape[-1]
 
         # === Layers ===
         dtype = keras.dtype_policies.get(dtype)
@@ -289,27 +264,9 @@ class VQVAE2(PresetModel):
 
         self.levels = levels
         self.downsampling = math.prod(factors)
-        self._graph_tensors = {
-            "vectors": vectors,
-            "quantized": quantized,
-            "codes": codes,
-            "losses": losses,
-        }
-
-        self.reconstruction_tracker = keras.metrics.Mean(name="reconstruction_error")
-        self.psnr_tracker = PeakSignalNoiseRatio(name="psnr")
-        self.level_trackers = {
-            level: {
-                "commitment": keras.metrics.Mean(name=f"commitment_{level}"),
-                "perplexity": CodebookPerplexity(num_embeddings, name=f"perplexity_{level}"),
-                "usage": CodebookUsage(num_embeddings, name=f"usage_{level}"),
-            }
-            for level in levels
-        }
-        if perceptual_weight:
-            self.perceptual_tracker = keras.metrics.Mean(name="lpips")
-        self.gradient_norm_tracker = keras.metrics.Mean(name="gradient_norm")
-        self.skipped_steps_tracker = keras.metrics.Sum(name="skipped_steps")
+        maps = {"vectors": vectors, "quantized": quantized, "codes": codes, "losses": losses}
+        self._graph_tensors = maps
+        self._make_trackers()
 
     # === Training ===
 
@@ -358,153 +315,11 @@ class VQVAE2(PresetModel):
             error = error * ops.cast(sample_weight, "float32")
         return ops.mean(error) + sum(y_pred["losses"].values())
 
-    def update_step_metrics(self, x, outputs, loss, weight):
-        super().update_step_metrics(x, outputs, loss, weight)
-        images, reconstruction = outputs["images"], outputs["reconstruction"]
-        self._track_error(self.reconstruction_tracker, images, reconstruction, weight)
-        if self.perceptual_weight:
-            self._track(self.perceptual_tracker, outputs["lpips"], weight)
-        self.psnr_tracker.update_state(images, reconstruction, sample_weight=weight)
-        for level, trackers in self.level_trackers.items():
-            vectors, quantized = outputs["vectors"][level], outputs["quantized"][level]
-            self._track_error(trackers["commitment"], vectors, quantized, weight)
-            trackers["perplexity"].update_state(outputs["codes"][level], sample_weight=weight)
-            trackers["usage"].update_state(outputs["codes"][level], sample_weight=weight)
-
-    def _track_error(self, tracker, a, b, weight):
-        error = ops.square(ops.cast(a, "float32") - ops.cast(b, "float32"))
-        self._track(tracker, ops.mean(error, axis=(1, 2, 3)), weight)
-
-    @staticmethod
-    def _track(tracker, values, weight):
-        keep = ops.broadcast_to(weight, ops.shape(values))
-        values = ops.where(keep > 0, values, ops.zeros_like(values))
-        tracker.update_state(values, sample_weight=keep)
-
-    def _check_ready(self, x):
+    def _check_data(self, x, with_loss):
         check_source(x, self.image_shape[-1], self.downsampling)
-        _ = self.perceptual_distance  # reads its weights, or says what to install
-
-    def fit(self, x=None, *args, **kwargs):
-        """Trains on images alone, as `keras.Model.fit` does: `x` without `y` (labels are ignored).
-
-        Args:
-            x: Array of images, floats in `[0, 1]` or uint8, or any data set Keras takes.
-            *args: Further arguments of `keras.Model.fit`.
-            **kwargs: Further arguments of `keras.Model.fit`.
-
-        Raises:
-            ValueError: If sizes, channels, dtype or range of the (first batch of) images do not
-                fit, or there are none.
-            ImportError: If there is a `perceptual_weight` and its weights are not installed.
-        """
-        self._check_ready(x)
-        return super().fit(x, *args, **kwargs)
-
-    def evaluate(self, x=None, *args, **kwargs):
-        """Computes the metrics on images, as `keras.Model.evaluate` does; checks as in `fit`."""
-        self._check_ready(x)
-        return super().evaluate(x, *args, **kwargs)
-
-    def predict(self, x, *args, **kwargs):
-        """Reconstructs images, as `keras.Model.predict` does; checks as in `fit`."""
-        check_source(x, self.image_shape[-1], self.downsampling)
-        return super().predict(x, *args, **kwargs)
-
-    # === Codes ===
-
-    @functools.cached_property
-    def encoder(self):
-        """Model from images in `[0, 1]` to the dict of code maps."""
-        return keras.Model(self.input, dict(self._graph_tensors["codes"]), name="encoder")
-
-    @functools.cached_property
-    def decoder(self):
-        """Model from the dict of code maps (-1: unknown) to images, not clipped."""
-        maps = {
-            level: keras.Input((None, None), dtype="int32", name=level) for level in self.levels
-        }
-        known = None
-        for level, codes in maps.items():
-            quantized = self.get_layer(f"quantizer_{level}")(codes, reverse=True)
-            upsampler = None if known is None else self.get_layer(f"upsampler_{level}")
-            known = join(known, quantized, upsampler)
-        pixels = to_pixels(self.get_layer("pixel_decoder")(known))
-        return keras.Model(maps, pixels, name="decoder")
-
-    def encode(self, images, batch_size=32, verbose=0):
-        """Encodes images.
-
-        Args:
-            images: Array of shape `(N, H, W, C)`, floats in `[0, 1]` or uint8.
-            batch_size: Positive integer, images at a time.
-            verbose: 1 shows a progress bar.
-
-        Returns:
-            Dict from level to int32 codes, coarse to fine: for the paper's model at 256x256
-            `{"top": (N, 32, 32), "bottom": (N, 64, 64)}`.
-
-        Raises:
-            ValueError: If sizes, channels, dtype or range of the images do not fit.
-        """
-        images = ops.convert_to_numpy(images)
-        check_images(images, self.image_shape[-1], self.downsampling)
-        backend.sync_training_state(self)
-        if images.dtype == np.uint8:
-            images = images.astype("float32") / 255.0
-        codes = predict_in_parts(self.encoder, images, batch_size, verbose)
-        return {level: codes[level] for level in self.levels}
-
-    def decode(self, codes, batch_size=32, verbose=0):
-        """Decodes maps of codes.
-
-        Args:
-            codes: Dict from level to integer codes, as `encode` returns it. Levels that are left
-                out are filled with their mean code: `decode({"top": …})` shows what the top
-                level alone holds.
-            batch_size: Positive integer, images at a time.
-            verbose: 1 shows a progress bar.
-
-        Returns:
-            float32 images in `[0, 1]`, shape `(N, H, W, C)`.
-
-        Raises:
-            ValueError: If a level is not one of the model's, sizes do not fit each other, or a code
-                is not in `[0, num_embeddings)`.
-        """
-        unit = self.code_shapes((self.downsampling, self.downsampling))
-        codes = complete_codes(codes, unit, self.num_embeddings)
-        backend.sync_training_state(self)
-        images = predict_in_parts(self.decoder, codes, batch_size, verbose)
-        return np.clip(images, 0.0, 1.0)
-
-    def code_shapes(self, image_size=None):
-        """Sizes of the code maps.
-
-        Args:
-            image_size: `(height, width)` of the images; those of `image_shape` by default.
-
-        Returns:
-            Dict from level to `(rows, columns)`, coarse to fine.
-        """
-        height, width = image_size or self.image_shape[:2]
-        shapes = {}
-        for i, level in enumerate(self.levels):
-            factor = math.prod(self.downsample_factors[i:])
-            shapes[level] = (height // factor, width // factor)
-        return shapes
-
-    def fingerprint(self):
-        """A name for what this model's codes mean: equal weights, equal fingerprint.
-
-        Returns:
-            String of 16 hexadecimal digits, of a hash of all weights.
-        """
-        backend.sync_training_state(self)
-        digest = hashlib.sha256()
-        for variable in self.weights:
-            digest.update(np.ascontiguousarray(ops.convert_to_numpy(variable)).tobytes())
-        return digest.hexdigest()[:16]
+        if with_loss:
+            _ = self.perceptual_distance  # reads its weights, or says what to install
+        return x
 
     def get_config(self):
         return {
@@ -530,28 +345,3 @@ class VQVAE2(PresetModel):
             "perceptual_weight": self.perceptual_weight,
             "perceptual_network": self.perceptual_network,
         }
-
-
-def predict_in_parts(model, inputs, batch_size, verbose):
-    """`model.predict`, of any number of examples on any number of devices that share a batch."""
-    multiple = backend.batch_multiple()
-    count = len(keras.tree.flatten(inputs)[0])
-    padding = -count % multiple
-    if padding:
-        repeated = np.minimum(np.arange(count + padding), count - 1)
-        inputs = keras.tree.map_structure(lambda x: x[repeated], inputs)
-    batch_size = -(-batch_size // multiple) * multiple
-    outputs = model.predict(inputs, batch_size=batch_size, verbose=verbose)
-    return keras.tree.map_structure(lambda x: x[:count], outputs)
-
-
-def to_pixels(x):
-    """Pixels in `[0, 1]` of the network's, which are about `[-1, 1]`. float32, not clipped."""
-    return 0.5 * ops.cast(x, "float32") + 0.5
-
-
-def join(known, quantized, upsampler):
-    """Quantized maps so far, at the size of the newest. `(B, H, W, D * levels so far)`."""
-    if known is None:
-        return quantized
-    return ops.concatenate([upsampler(known), quantized], axis=-1)

@@ -1,8 +1,9 @@
-"""The encoders and decoders that `VQVAE2` is composed of."""
+"""The encoders and decoders that `VQVAE2` is composed of, and what joins their maps."""
 
 import math
 
 import keras
+from keras import ops
 
 from keras_vqvae2.layers import ResidualStack
 
@@ -172,3 +173,15 @@ class LevelDecoder(keras.layers.Layer):
             "kernel_size": self.kernel_size,
             "rectified_skip": self.rectified_skip,
         }
+
+
+def to_pixels(x):
+    """Pixels in `[0, 1]` of the network's, which are about `[-1, 1]`. float32, not clipped."""
+    return 0.5 * ops.cast(x, "float32") + 0.5
+
+
+def join(known, quantized, upsampler):
+    """Quantized maps so far, at the size of the newest. `(B, H, W, D * levels so far)`."""
+    if known is None:
+        return quantized
+    return ops.concatenate([upsampler(known), quantized], axis=-1)

@@ -250,6 +250,35 @@ def test_bad_codes_are_refused_before_training(make, batch, change, message):
             method(codes, verbose=0)
 
 
+def test_sample_weight_without_a_y_is_refused(make, batch):
+    prior = make()
+    prior.compile(optimizer="adam")
+    codes, weights = batch(prior, 4), np.array([1.0, 0, 0, 0])
+    for method in (prior.fit, prior.evaluate):
+        with pytest.raises(ValueError, match="y beside the sample weights.*Received: y=None"):
+            method(codes, sample_weight=weights, verbose=0)
+    weighted = prior.evaluate(codes, weights, sample_weight=weights, verbose=0, return_dict=True)
+    first = {"top": codes["top"][:1]}
+    alone = prior.evaluate(first, verbose=0, return_dict=True)
+    assert weighted["loss"] == pytest.approx(alone["loss"] / 4, rel=1e-4)
+
+
+def test_grain_trains_and_its_first_batch_is_checked(make, batch):
+    grain = pytest.importorskip("grain")
+    prior = make()
+    prior.compile(optimizer="adam")
+
+    def dataset(shift):
+        examples = [{"top": codes + shift} for codes in batch(prior, 4)["top"]]
+        return grain.MapDataset.source(examples).batch(2)
+
+    prior.fit(dataset(0).to_iter_dataset(), shuffle=False, steps_per_epoch=2, verbose=0)
+    assert prior.optimizer.iterations == 2
+    for method in (prior.fit, prior.evaluate, prior.predict):
+        with pytest.raises(ValueError, match=r"codes in \[0, 12\) for 'top'"):
+            method(dataset(12).to_iter_dataset(), verbose=0)
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

@@ -222,6 +222,32 @@ def test_sample_weight_weighs_reconstruction_errors(images):
     assert loss["loss"] == pytest.approx(error / 6, rel=1e-4)
 
 
+def test_sample_weight_without_a_y_is_refused(images):
+    model, weights = compiled(), np.ones(6)
+    for method in (model.fit, model.evaluate):
+        with pytest.raises(ValueError, match="y beside the sample weights.*Received: y=None"):
+            method(images, sample_weight=weights, verbose=0)
+    with pytest.raises(ValueError, match="y=None in validation_data"):
+        model.fit(images, validation_data=(images, None, weights), verbose=0)
+
+
+def test_grain_trains_and_its_first_batch_is_checked(images):
+    grain = pytest.importorskip("grain")
+    model = compiled()
+    dataset = grain.MapDataset.source(images).batch(2)
+    model.fit(dataset.to_iter_dataset(), shuffle=False, steps_per_epoch=3, verbose=0)
+    assert model.optimizer.iterations == 3
+    bad = grain.MapDataset.source(images * 255).batch(2).to_iter_dataset()
+    for method in (model.fit, model.evaluate, model.predict):
+        with pytest.raises(ValueError, match=r"pixels in \[0, 1\]"):
+            method(bad, verbose=0)
+
+
+def test_a_dict_is_no_image(images):
+    with pytest.raises(ValueError, match=r"Expected images. Received: x, a dict.*\('image',\)"):
+        compiled().fit({"image": images}, verbose=0)
+
+
 def test_labels_are_ignored(images):
     compiled().fit(images, np.zeros(6), verbose=0)
 
