@@ -157,6 +157,13 @@ def _reducible(logs):
 class GuardedTrainer(StepContract):
     """Training steps in which a batch that is not finite changes nothing."""
 
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # Of several processes Keras would reduce the first batch to build by it, which fails for
+        # dicts. The models are built by their constructors; only the optimizer may be left.
+        if self.optimizer is not None and not self.optimizer.built:
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
+
     def train_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if not self.optimizer.built:
