@@ -51,7 +51,6 @@ class DataParallel:
     def __init__(self, devices=None, join=None):
         if devices is not None and (int(devices) != devices or devices < 1):
             raise ValueError(f"Expected None or a positive integer. Received: devices={devices}")
-        self.devices = devices
         self.num_replicas, self._scope = backend.start_replicas(devices, join)
         self.num_processes = backend.process_count()
         self.process_index = backend.process_index()

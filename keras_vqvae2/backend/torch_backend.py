@@ -169,13 +169,14 @@ class GuardedTrainer(StepContract):
 
         Every process must ask. The logs of single steps are those of this process.
         """
+        if replica_count() == 1:
+            return super().get_metrics_result()
         variables = [v for metric in self.metrics for v in metric.variables]
         own = [v.value.detach().clone() for v in variables]
-        if own and replica_count() > 1:
-            totals = replica_sum(torch.cat([value.float().flatten() for value in own]))
-            totals = torch.split(totals, [value.numel() for value in own])
-            for variable, total in zip(variables, totals):
-                variable.assign(total.reshape(variable.shape))
+        totals = replica_sum(torch.cat([value.float().flatten() for value in own]))
+        totals = torch.split(totals, [value.numel() for value in own])
+        for variable, total in zip(variables, totals):
+            variable.assign(total.reshape(variable.shape))
         # A result may be the variable's own tensor, which is written to next.
         logs = {name: value.clone() for name, value in super().get_metrics_result().items()}
         for variable, value in zip(variables, own):

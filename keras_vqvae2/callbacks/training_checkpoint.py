@@ -58,7 +58,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         self._told = False
 
     def on_train_begin(self, logs=None):
-        self._told = False
+        self._told, self._several = False, backend.process_count() > 1
         self._listening = threading.current_thread() is threading.main_thread()
         if self._listening:
             self._handler = signal.signal(signal.SIGTERM, self._stop)
@@ -79,9 +79,8 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             # The signal waits for the end of the epoch, which is near.
             self.model.stop_training = self.model.stop_training or self.first_step > 0
             return
-        if backend.process_count() == 1:
-            stop = self._told
-        else:
+        stop = self._told
+        if self._several:
             stop = done % _ASK_EVERY == 0 and backend.any_process(self._told, self.model)
         if stop:
             backend.sync_training_state(self.model)
