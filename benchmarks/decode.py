@@ -25,43 +25,19 @@ import time
 
 import measure
 import numpy as np
+import port_sizes
 from absl import app, flags
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("levels", ["top", "bottom"], "Which of top and bottom.")
 flags.DEFINE_list("batches", ["1", "8"], "Images at a time.")
 flags.DEFINE_list("backends", ["tensorflow", "jax", "torch"], "Which of tensorflow, jax, torch.")
-flags.DEFINE_integer("naive_rows", 4, "Sizes at which the naive loop is timed.", lower_bound=2)
+flags.DEFINE_integer(
+    "naive_rows", 4, "Sizes at which the naive loop is timed; 0 leaves it out.", lower_bound=0
+)
 flags.DEFINE_bool("small", False, "Priors of a size that says nothing, to try the script.")
 flags.DEFINE_float("memory_limit_gib", 18.0, "Memory a case may take.", lower_bound=0.0)
 flags.DEFINE_string("case", None, "The one case to measure, as JSON: for the script's own use.")
-
-
-def port_prior(level, rows, small):
-    """The port's prior of a level, with a map of so many rows."""
-    import keras_vqvae2
-
-    columns = (32 if level == "top" else 64) // (8 if small else 1)
-    sizes = {"hidden_units": 256, "residual_units": 256, "num_blocks": 4, "block_layers": 4}
-    if small:
-        sizes = {"hidden_units": 16, "residual_units": 16, "num_blocks": 2, "block_layers": 1}
-    conditions = {}
-    if level == "bottom":
-        conditions = {"condition_factors": {"top": 2}, "condition_blocks": 3}
-        conditions |= {"condition_kernel_size": 3}
-    return keras_vqvae2.PixelSnailPrior(
-        (rows, columns),
-        level=level,
-        kernel_size=(9, 5),
-        first_kernel_size=5,
-        mask_type="A",
-        attention_heads=8 if level == "top" else 0,
-        attend_to_codes=False,
-        row_context=False,
-        output_blocks=0,
-        **sizes,
-        **conditions,
-    )
 
 
 def inputs(prior, batch):
@@ -82,7 +58,7 @@ def naive_seconds(level, batch, rows, columns, samples, small):
     sizes = sorted({2 * round(n / 2) for n in np.linspace(2, rows, samples)})
     times = []
     for size in sizes:
-        prior = port_prior(level, size, small)
+        prior = port_sizes.port_prior(level, size, small)
         codes = inputs(prior, batch)
         call = lambda prior=prior, codes=codes: prior.predict_on_batch(codes)  # noqa: E731
         call()
@@ -122,7 +98,7 @@ def measure_case(level, batch, naive_rows, small):
 
     keras.utils.set_random_seed(0)
     size = (32 if level == "top" else 64) // (8 if small else 1)
-    prior = port_prior(level, size, small)
+    prior = port_sizes.port_prior(level, size, small)
     codes = inputs(prior, batch)
     condition = {name: codes[name] for name in prior.condition_factors}
 
@@ -140,7 +116,9 @@ def measure_case(level, batch, naive_rows, small):
     speed = bandwidth()
     floor = (a_step * size * size + a_row * size) / speed
     del prior, rows
-    naive = naive_seconds(level, batch, size, size, naive_rows, small)
+    naive = math.nan
+    if naive_rows:
+        naive = naive_seconds(level, batch, size, size, naive_rows, small)
     return {
         "parameters": parameters,
         "seconds": seconds,

@@ -61,7 +61,10 @@ def ours(metric):
         import keras_vqvae2
 
         if metric == "inception_score":
-            return keras_vqvae2.metrics.inception_score(softmax(features))
+            probabilities = np.empty_like(features)
+            for x, p in zip(batches(features, batch), batches(probabilities, batch)):
+                p[:] = softmax(x)
+            return keras_vqvae2.metrics.inception_score(probabilities)
         return getattr(keras_vqvae2.metrics, metric)(features, reference)
 
     return measure_metric

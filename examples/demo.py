@@ -4,20 +4,19 @@ python examples/demo.py --reconstructions=demo_reconstructions.png --samples=dem
 """
 
 import time
+from pathlib import Path
 
-import keras
-from absl import app, flags
+import command_line
+from absl import flags
 
 import keras_vqvae2
 from keras_vqvae2.callbacks.reconstruction_grid import reconstruction_rows
 from keras_vqvae2.plots import save_image_rows
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("preset", "clothing_64", "HierarchicalImageGenerator preset.")
+command_line.define("images_per_class", "seed", preset="clothing_64")
 flags.DEFINE_string("reconstructions", "demo_reconstructions.png", "The first picture to write.")
 flags.DEFINE_string("samples", "demo_samples.png", "The second.")
-flags.DEFINE_integer("images_per_class", 6, "Invented images a class.", lower_bound=1)
-flags.DEFINE_integer("seed", 0, "Seed of the invented images.", lower_bound=0)
 
 
 def reconstruct(vqvae):
@@ -34,26 +33,35 @@ def reconstruct(vqvae):
     print(f"Wrote {FLAGS.reconstructions}.")
 
 
-def sample(generator):
+def sample(generator, names):
     started = time.time()
-    names = generator.label_names
     each = FLAGS.images_per_class
-    labels = [name for name in names for _ in range(each)]
-    images = generator.generate(len(labels), labels, seed=FLAGS.seed, batch_size=len(labels))
+    labels = [label for label in names for _ in range(each)] if generator.num_classes else None
+    count = len(names) * each
+    images = generator.generate(count, labels, seed=FLAGS.seed, batch_size=count)
+    images = command_line.all_drawn(images, count)
     rows = images.reshape(len(names), each, *images.shape[1:])
     title = f"{FLAGS.preset}: not reconstructed, invented"
-    save_image_rows(dict(zip(names, rows)), FLAGS.samples, title)
+    save_image_rows(dict(zip(map(str, names), rows)), FLAGS.samples, title)
     print(f"Wrote {FLAGS.samples}: {len(images)} images in {time.time() - started:.1f} s.")
 
 
-def main(_):
+def demonstrate():
+    for flag in ("reconstructions", "samples"):
+        command_line.folder_to_write(flag, Path(FLAGS[flag].value).parent)
     generator = keras_vqvae2.HierarchicalImageGenerator.from_preset(FLAGS.preset)
-    models = [generator.vqvae, *generator.priors.values()]
-    parameters = sum(model.count_params() for model in models)
-    print(f"{FLAGS.preset} on {keras.backend.backend()}, {parameters:,} parameters")
+    names = generator.label_names or list(range(generator.num_classes or 1))
+    command_line.announce(
+        f"generator {FLAGS.preset}",
+        command_line.parts(generator),
+        "eight bundled photographs",
+        f"reconstruct them, and invent {FLAGS.images_per_class} images of each of {len(names)} "
+        "classes",
+        f"{FLAGS.reconstructions}, {FLAGS.samples}",
+    )
     reconstruct(generator.vqvae)
-    sample(generator)
+    sample(generator, names)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run("demo", demonstrate)

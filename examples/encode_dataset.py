@@ -8,9 +8,10 @@
 A small set of images goes further with --crops=N: N further passes, in which each image is scaled
 so that its shorter side is --resize, cut at random and mirrored at random.
 
---data is a folder with a folder a class (or, with --nolabels, any folder of images), a TFDS name or
-the directory of a prepared TFDS data set. What is written is a TFDS data set again. Shards appear
-when they are complete: after a kill the same command goes on behind the last one.
+--preset is that of a VQVAE2. --data is a folder with a folder a class (or, with --nolabels, any
+folder of images), a TFDS name or the directory of a prepared TFDS data set. What is written is a
+TFDS data set again. Shards appear when they are complete: after a kill the same command goes on
+behind the last one.
 
 Several processes, here or on machines that share --output, divide the shards among them. Started
 at any time and in any order, each writes its own, and the last to finish makes a data set of them:
@@ -26,97 +27,80 @@ replaces files that do not decode where tf.data leaves them out.
 """
 
 import functools
-import sys
-from pathlib import Path
 
-from absl import app, flags
+import command_line
+import image_sources
+from absl import flags
 
 import keras_vqvae2
-from keras_vqvae2.data.image_folder import list_images
-from keras_vqvae2.data.optional_imports import import_tfds
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("preset", None, "Name or directory of the VQVAE2 preset.")
-flags.DEFINE_string("data", None, "Images: a folder, a TFDS name or directory.")
-flags.DEFINE_string("output", None, "Directory of the data set of codes.")
+command_line.define("preset", "data", "output", "batch_size", "engine", "num_workers", "worker")
 flags.DEFINE_string("split", "train", "Name of the split to write.")
 flags.DEFINE_string("source_split", None, "Split of a TFDS source; that of --split by default.")
 flags.DEFINE_bool("labels", True, "Whether the images have labels, which are kept.")
 flags.DEFINE_bool("flips", False, "Encode the images mirrored as well, in a second pass.")
 flags.DEFINE_integer("crops", 0, "Further passes with random crops.", lower_bound=0)
-flags.DEFINE_integer("resize", None, "Shorter side before a random crop, in pixels.")
-flags.DEFINE_integer("batch_size", 32, "Images at a time.", lower_bound=1)
+flags.DEFINE_integer("resize", None, "Shorter side before a random crop, in pixels.", lower_bound=1)
 flags.DEFINE_integer("shard_size", 2048, "Examples a file.", lower_bound=1)
-flags.DEFINE_enum("engine", "tf.data", ["tf.data", "grain"], "What reads a folder.")
-flags.DEFINE_integer("num_workers", 1, "Processes that share the work.", lower_bound=1)
-flags.DEFINE_integer("worker", 0, "Which of them this one is.", lower_bound=0)
 flags.mark_flags_as_required(["preset", "data", "output"])
 
 
-def open_images(size):
-    """All passes over the images, in an order that stays.
-
-    Returns:
-        What opens each pass at a batch, the number of images of a pass (None if it shows only as
-        they are read) and the names of the classes.
-    """
-    folder = Path(FLAGS.data)
+def passes(images, size):
+    """What opens each pass over the images at a batch, in an order that stays."""
     options = {"batch_size": FLAGS.batch_size, "labels": FLAGS.labels}
-    if folder.is_dir() and not (folder / "dataset_info.json").exists():
-        open_pass = keras_vqvae2.data.images_from_folder
-        options["engine"] = FLAGS.engine
-        names = keras_vqvae2.data.class_names(folder) if FLAGS.labels else None
-        # tf.data leaves out files that do not decode.
-        count = len(list_images(folder)) if FLAGS.engine == "grain" else None
-        if count is None and FLAGS.num_workers > 1:
+    result = [options]
+    for seed in range(FLAGS.crops):
+        cropped = {"resize": FLAGS.resize, "crop": "random", "flip": True, "seed": seed}
+        result.append({**options, **cropped})
+    return [functools.partial(images.open, size, **options) for options in result]
+
+
+def encode():
+    command_line.check_worker()
+    command_line.folder_to_write("output")
+    vqvae = keras_vqvae2.VQVAE2.from_preset(FLAGS.preset)
+    size = vqvae.image_shape[:2]
+    if FLAGS.crops and (FLAGS.resize or 0) <= min(size):
+        raise ValueError(
+            f"Random crops of {size} expected a --resize above {min(size)}. "
+            f"Received: --resize={FLAGS.resize}"
+        )
+    images = image_sources.find("data", FLAGS.source_split or FLAGS.split, labels=FLAGS.labels)
+    count = images.count
+    if images.is_folder and FLAGS.engine == "tf.data":  # leaves out files that do not decode
+        count = None
+        if FLAGS.num_workers > 1:
             raise ValueError(
                 "Several workers expected --engine=grain to read a folder. "
                 f"Received: --engine={FLAGS.engine}"
             )
-    else:
-        open_pass = keras_vqvae2.data.images_from_tfds
-        options["split"] = FLAGS.source_split or FLAGS.split
-        tfds = import_tfds()
-        builder = (
-            tfds.builder_from_directory(folder) if folder.is_dir() else tfds.builder(FLAGS.data)
-        )
-        names = builder.info.features["label"].names if FLAGS.labels else None
-        builder.download_and_prepare()
-        count = builder.info.splits[options["split"]].num_examples
-    passes = [options]
-    for seed in range(FLAGS.crops):
-        cropped = {"resize": FLAGS.resize, "crop": "random", "flip": True, "seed": seed}
-        passes.append({**options, **cropped})
-    passes = [functools.partial(open_pass, FLAGS.data, size, **options) for options in passes]
-    return passes, count, names
-
-
-def main(_):
-    try:
-        vqvae = keras_vqvae2.VQVAE2.from_preset(FLAGS.preset)
-        if FLAGS.crops and (FLAGS.resize or 0) <= min(vqvae.image_shape[:2]):
-            raise ValueError(
-                f"Random crops of {vqvae.image_shape[:2]} expected a --resize above "
-                f"{min(vqvae.image_shape[:2])}. Received: --resize={FLAGS.resize}"
-            )
-        images, count, names = open_images(vqvae.image_shape[:2])
-        keras_vqvae2.data.encode_dataset(
-            vqvae,
-            images,
-            FLAGS.output,
-            FLAGS.split,
-            class_names=names,
-            flips=FLAGS.flips,
-            shard_size=FLAGS.shard_size,
-            num_images=count,
-            num_workers=FLAGS.num_workers,
-            worker=FLAGS.worker,
-        )
-    except (ValueError, FileNotFoundError, ImportError) as error:
-        sys.exit(f"encode_dataset: {error}")
+    classes = f", {len(images.class_names)} classes" if images.class_names else ""
+    mirrored = " and as many mirrored" if FLAGS.flips else ""
+    work = f"{1 + FLAGS.crops} passes{mirrored}, {FLAGS.batch_size} images at a time"
+    part = f"part {FLAGS.worker} of {FLAGS.num_workers} of " if FLAGS.num_workers > 1 else ""
+    command_line.announce(
+        f"VQVAE2 {FLAGS.preset} {vqvae.image_shape}",
+        [vqvae],
+        images.text + classes,
+        work,
+        f"{FLAGS.output}, {part}the split {FLAGS.split}",
+    )
+    keras_vqvae2.data.encode_dataset(
+        vqvae,
+        passes(images, size),
+        FLAGS.output,
+        FLAGS.split,
+        class_names=images.class_names,
+        flips=FLAGS.flips,
+        shard_size=FLAGS.shard_size,
+        num_images=count,
+        num_workers=FLAGS.num_workers,
+        worker=FLAGS.worker,
+    )
     part = f"part {FLAGS.worker} of " if FLAGS.num_workers > 1 else ""
     print(f"Wrote {part}the split {FLAGS.split!r} of {FLAGS.output}.")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run("encode_dataset", encode, "The same command goes on.")

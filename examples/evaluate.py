@@ -32,14 +32,15 @@ images.
 
 import functools
 import json
-import sys
 import time
 from pathlib import Path
 
+import command_line
+import image_sources
 import keras
 import numpy as np
 import sample_quality
-from absl import app, flags
+from absl import flags
 from sample_quality import markdown_table, read_images
 
 import keras_vqvae2
@@ -56,19 +57,14 @@ EXTRACTORS = {
 }
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("preset", None, "Name or directory of a HierarchicalImageGenerator preset.")
+command_line.define("preset", "output", "batch_size", "images_per_class", "seed", "cache")
 flags.DEFINE_string("train", None, "Folder of training images, a folder a class.")
-flags.DEFINE_string("validation", None, "Folder of validation images, likewise.")
-flags.DEFINE_string("output", None, "Folder for the numbers and the pictures.")
-flags.DEFINE_integer("batch_size", 32, "Maps at a time.", lower_bound=1)
-flags.DEFINE_integer("images_per_class", 6, "Samples of each class.", lower_bound=1)
-flags.DEFINE_integer("seed", 0, "Seed of the samples.", lower_bound=0)
+flags.DEFINE_string("validation", None, "Folder of held-out images, a folder a class.")
 flags.DEFINE_string("images", None, "Folder of generated images, in place of --preset.")
 flags.DEFINE_integer("image_size", 64, "Size to compare at, without --preset.", lower_bound=16)
 flags.DEFINE_multi_enum("sections", SECTIONS, SECTIONS, "What to measure; may be repeated.")
 flags.DEFINE_enum("features", "efficientnet_lite0", list(EXTRACTORS), "Network of the features.")
 flags.DEFINE_string("feature_weights", None, "Its weights; see keras_vqvae2.features.")
-flags.DEFINE_string("cache", "~/.keras/keras_vqvae2/features", "Folder of real images' features.")
 flags.DEFINE_list("rates", ["1", "0.5", "0.25", "0.1"], "Acceptance rates, highest first.")
 flags.DEFINE_integer(
     "num_samples", None, "Samples a rate; by default as many as validation images.", lower_bound=2
@@ -120,6 +116,10 @@ def nearest(queries, images):
     return square.argmin(axis=1), np.sqrt(square.min(axis=1))
 
 
+def draw(generator, labels, count, seed):
+    return command_line.all_drawn(generator.generate(count, labels, seed=seed), count)
+
+
 def class_names(generator):
     return generator.label_names or [f"class {i}" for i in range(generator.num_classes or 1)]
 
@@ -128,7 +128,7 @@ def measure_nearest(generator, train, validation, output):
     """Draws samples. Returns how near they and the validation images are to training images."""
     each, names = FLAGS.images_per_class, class_names(generator)
     labels = np.repeat(np.arange(len(names)), each) if generator.num_classes else None
-    samples = generator.generate(len(names) * each, labels, seed=FLAGS.seed)
+    samples = draw(generator, labels, len(names) * each, FLAGS.seed)
     rows = samples.reshape(len(names), each, *samples.shape[1:])
     save_image_rows(dict(zip(names, rows)), output / "samples.png", FLAGS.preset)
     places, distances = nearest(samples, train[0])
@@ -139,9 +139,8 @@ def measure_nearest(generator, train, validation, output):
     return {"samples": float(np.median(distances)), "validation": float(np.median(held_out))}
 
 
-def measure_samples(generator, train, validation, output):
+def measure_samples(generator, extractor, rates, train, validation, output):
     """The rows of the table of samples, and what they were measured with."""
-    extractor = EXTRACTORS[FLAGS.features](FLAGS.feature_weights)
     cache = Path(FLAGS.cache).expanduser()
     order = np.random.default_rng(0).permutation(len(validation[0]))
     images, labels = validation[0][order], validation[1][order]
@@ -156,7 +155,6 @@ def measure_samples(generator, train, validation, output):
         return quality.report({FLAGS.images: quality.compare(extractor.extract(generated))})
     vqvae = generator.vqvae
     reconstructions = extractor.extract(vqvae.decode(vqvae.encode(images)))
-    rates = [float(rate) for rate in FLAGS.rates]
     rows = quality.rows_of_samples(generator, rates, FLAGS.seed, reconstructions)
     sample_quality.draw_rates(rates, rows, output / "rates.png")
     each, names = FLAGS.images_per_class, class_names(generator)
@@ -167,6 +165,7 @@ def measure_samples(generator, train, validation, output):
         labels=np.repeat(np.arange(len(names)), each),
         seed=FLAGS.seed,
     ).images
+    command_line.all_drawn(best, len(names) * each)
     title = f"{FLAGS.preset}: the best {100 * min(rates):g}%"
     best = best.reshape(len(names), each, *best.shape[1:])
     save_image_rows(dict(zip(names, best)), output / "best.png", title)
@@ -181,7 +180,7 @@ def measure_accuracy(generator, train, validation):
     sources = {
         "training images": lambda: images,
         "reconstructions": lambda: generator.vqvae.decode(generator.vqvae.encode(images)),
-        "samples": lambda: generator.generate(len(labels), labels, seed=FLAGS.seed + 1),
+        "samples": lambda: draw(generator, labels, len(labels), FLAGS.seed + 1),
     }
     classes = generator.num_classes
     return {
@@ -220,45 +219,60 @@ def tables(measured):
     return "\n".join(parts)
 
 
+def measured_before(output):
+    """What `output` holds of the same preset."""
+    path = output / "metrics.json"
+    before = json.loads(path.read_text()) if path.exists() else {}
+    same = before and before["preset"] == FLAGS.preset
+    return before if same else {"preset": FLAGS.preset, "seconds": {}}
+
+
 def evaluate():
-    output = Path(FLAGS.output)
-    output.mkdir(parents=True, exist_ok=True)
+    output = command_line.folder_to_write("output")
+    rates = command_line.numbers("rates", most=1)
     if (FLAGS.preset is None) == (FLAGS.images is None):
-        raise ValueError("Expected --preset or --images, one of them.")
-    folders, generator, sections = [FLAGS.train, FLAGS.validation], None, FLAGS.sections
+        raise ValueError(
+            "Expected --preset or --images, one of them. "
+            f"Received: --preset={FLAGS.preset}, --images={FLAGS.images}"
+        )
+    generator, sections = None, FLAGS.sections
     if FLAGS.preset is None:
-        folders, sections = [*folders, FLAGS.images], ["samples"]
+        sections, size = ["samples"], (FLAGS.image_size, FLAGS.image_size)
         names = keras_vqvae2.data.class_names(FLAGS.train)
-        size = (FLAGS.image_size, FLAGS.image_size)
+        data = image_sources.check_classes(names, "train", "validation", "images")
+        parts = {}
     else:
         generator = keras_vqvae2.HierarchicalImageGenerator.from_preset(FLAGS.preset)
-        names, size = generator.label_names, generator.vqvae.image_shape[:2]
-    for folder in folders:
-        received = keras_vqvae2.data.class_names(folder)
-        if names not in (None, received):
-            raise ValueError(f"Expected the classes {names}. Received: {received} in {folder}")
-    if (
-        generator is not None
-        and not generator.num_classes
-        and {"samples", "accuracy"} & {*sections}
-    ):
-        raise ValueError("Expected a generator with classes for the sections samples and accuracy.")
+        size = generator.vqvae.image_shape[:2]
+        data = image_sources.check_classes(generator.label_names, "train", "validation")
+        if not generator.num_classes and {"samples", "accuracy"} & {*sections}:
+            raise ValueError(
+                "Expected a generator with classes for the sections samples and accuracy: choose "
+                f"others by --sections. Received: --preset={FLAGS.preset}"
+            )
+        parts = {"vqvae": generator.vqvae, **generator.priors}
+    extractor = None
+    if "samples" in sections:
+        extractor = EXTRACTORS[FLAGS.features](FLAGS.feature_weights)
+    measured = measured_before(output)
+    kept = ", ".join(name for name in SECTIONS if name in measured and name not in sections)
+    command_line.announce(
+        f"generator {FLAGS.preset}" if generator else f"none, the images of {FLAGS.images}",
+        list(parts.values()),
+        data,
+        f"measure {', '.join(sections)}; seed {FLAGS.seed}",
+        f"{output}, which keeps {kept or 'nothing of before'}",
+    )
+    keras.utils.set_random_seed(FLAGS.seed)
     train, validation = read_images(FLAGS.train, size), read_images(FLAGS.validation, size)
     measure = {
         "reconstruction": lambda: measure_reconstructions(generator, validation, output),
         "priors": lambda: measure_priors(generator, train, validation),
         "nearest": lambda: measure_nearest(generator, train, validation, output),
-        "samples": lambda: measure_samples(generator, train, validation, output),
+        "samples": lambda: measure_samples(generator, extractor, rates, train, validation, output),
         "accuracy": lambda: measure_accuracy(generator, train, validation),
     }
-    measured = {"preset": FLAGS.preset, "seconds": {}}
-    path = output / "metrics.json"
-    if path.exists():
-        before = json.loads(path.read_text())
-        if before["preset"] == FLAGS.preset:
-            measured = before
-    if generator is not None:
-        parts = {"vqvae": generator.vqvae, **generator.priors}
+    if parts:
         measured["parameters"] = {name: part.count_params() for name, part in parts.items()}
     for section in sections:
         started = time.time()
@@ -275,13 +289,7 @@ def evaluate():
     print(text)
 
 
-def main(_):
-    try:
-        keras.utils.set_random_seed(0)
-        evaluate()
-    except (ValueError, FileNotFoundError, ImportError) as error:
-        sys.exit(f"evaluate: {error}")
-
-
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(
+        "evaluate", evaluate, "What is measured stays in --output; --sections chooses the rest."
+    )

@@ -8,6 +8,7 @@ import sys
 import traceback
 from pathlib import Path
 
+import command_line
 import keras
 from absl import flags
 
@@ -15,22 +16,18 @@ import keras_vqvae2
 from keras_vqvae2.files import replacing
 
 FLAGS = flags.FLAGS
+command_line.define("output", "seed", "precision", "engine", batch_size=None)
 flags.DEFINE_bool("laptop", False, "The recipe's small size: minutes, not hours.")
 flags.DEFINE_bool("resume", False, "Go on from the last checkpoint in --output, if there is one.")
-flags.DEFINE_integer("batch_size", None, "Examples a step; overrides the recipe.")
-flags.DEFINE_integer("steps", None, "Training steps in all; overrides the recipe.")
-flags.DEFINE_integer("steps_per_epoch", None, "Steps between checkpoints; overrides the recipe.")
+flags.DEFINE_integer("steps", None, "Training steps in all; overrides the recipe.", lower_bound=1)
+flags.DEFINE_integer(
+    "steps_per_epoch", None, "Steps between checkpoints; overrides the recipe.", lower_bound=1
+)
 flags.DEFINE_float(
     "learning_rate", None, "A constant learning rate for Adam in place of the recipe's."
 )
 flags.DEFINE_integer(
     "accumulate_steps", 1, "Batches whose gradients are added up for an update.", lower_bound=1
-)
-flags.DEFINE_enum(
-    "precision",
-    "float32",
-    ["float32", "mixed_bfloat16", "mixed_float16"],
-    "Dtype policy of the layers. Codebooks, logits and losses stay float32.",
 )
 flags.DEFINE_integer(
     "devices", None, "Devices of this process; all by default. PyTorch: one a process, by torchrun."
@@ -38,7 +35,6 @@ flags.DEFINE_integer(
 flags.DEFINE_bool(
     "join", None, "Join the job's other processes; by default if TF_CONFIG or the like names them."
 )
-flags.DEFINE_integer("seed", 0, "Seed of weights, dropout and the order of the examples.")
 
 
 def load_recipe(path, **arguments):
@@ -49,19 +45,19 @@ def load_recipe(path, **arguments):
         **arguments: Further arguments of the function.
     """
     path = Path(path)
-    if not path.is_file():
+    if path.is_file():
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    if not path.is_file() or not hasattr(module, "recipe"):
         raise ValueError(
-            f"Expected a Python file with a function `recipe`. Received: --recipe={path}"
+            "Expected a Python file with a function `recipe`, such as those in examples/recipes. "
+            f"Received: --recipe={path}"
         )
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     recipe = module.recipe(laptop=FLAGS.laptop, **arguments)
     for name in ("batch_size", "steps", "steps_per_epoch"):
         value = getattr(FLAGS, name)
         if value is not None:
-            if value < 1:
-                raise ValueError(f"Expected a positive number. Received: --{name}={value}")
             recipe[name] = value
     if FLAGS.learning_rate is not None:
         recipe["optimizer"] = keras.optimizers.Adam(FLAGS.learning_rate)
@@ -92,25 +88,23 @@ def provenance(recipe_path):
 
 
 def run(name, train):
-    """Calls `train(parallel)` with the devices of the flags; errors become one sentence."""
-    try:
+    """`command_line.run` of `train(parallel)`, with the devices of the flags."""
+
+    def start():
         parallel = keras_vqvae2.DataParallel(FLAGS.devices, FLAGS.join)
-    except ValueError as error:
-        sys.exit(f"{name}: {error}")
-    try:
-        train(parallel)
-    except Exception as error:
-        expected = isinstance(error, (ValueError, FileNotFoundError, ImportError))
-        if parallel.num_processes == 1:
-            if not expected:
+        try:
+            train(parallel)
+        except Exception as error:
+            if parallel.num_processes == 1:
                 raise
-            sys.exit(f"{name}: {error}")
-        traceback.print_exc()
-        sys.exit(
-            f"{name}: process {parallel.process_index} of {parallel.num_processes} stopped: "
-            f"{error}. If another process was lost: start them all again with --resume, to go on "
-            "from the last checkpoint."
-        )
+            traceback.print_exc()
+            sys.exit(
+                f"{name}: process {parallel.process_index} of {parallel.num_processes} stopped: "
+                f"{error}. If another process was lost: start them all again with --resume, to go "
+                "on from the last checkpoint."
+            )
+
+    command_line.run(name, start, "--resume goes on from the last checkpoint in --output.")
 
 
 def check_devices(recipe, parallel):
@@ -119,13 +113,26 @@ def check_devices(recipe, parallel):
             f"Expected a batch that {parallel.num_replicas} devices can share out. "
             f"Received: batch_size={recipe['batch_size']}"
         )
-    if FLAGS.accumulate_steps > 1 and (
-        parallel.num_replicas > 1 and keras.backend.backend() == "tensorflow"
-    ):
+    on_tensorflow = keras.backend.backend() == "tensorflow"
+    if FLAGS.accumulate_steps > 1 and parallel.num_replicas > 1 and on_tensorflow:
         raise ValueError(
             "Expected one device: Keras does not add up gradients under tf.distribute. "
             f"Received: --accumulate_steps={FLAGS.accumulate_steps}"
         )
+    if FLAGS.engine == "grain" and parallel.num_processes > 1 and on_tensorflow:
+        raise ValueError(
+            "Expected --engine=tf.data, which several TensorFlow processes share out. "
+            f"Received: --engine={FLAGS.engine}"
+        )
+
+
+def validation_options(parallel):
+    """Options of validation data: JAX shares out no batch of Grain's that is not full."""
+    several = parallel.num_replicas > parallel.num_processes
+    return {
+        "drop_remainder": FLAGS.engine == "grain" and several and keras.backend.backend() == "jax",
+        **parallel.process,
+    }
 
 
 def restore_or_build(output, resume, build, steps_per_epoch):
@@ -152,7 +159,44 @@ def restore_or_build(output, resume, build, steps_per_epoch):
             f"Expected more than the {step} steps an epoch after which the run in {output} was "
             f"stopped. Received: steps_per_epoch={steps_per_epoch}"
         )
+    if FLAGS.precision not in (None, model.dtype_policy.name):
+        raise ValueError(
+            f"Expected --precision={model.dtype_policy.name}, with which the run in {output} was "
+            f"begun. Received: --precision={FLAGS.precision}"
+        )
     return model, epoch, step
+
+
+def announce(what, model, data, recipe, place, output, devices):
+    """Prints what a run is about to do.
+
+    Args:
+        what: The model in words.
+        model: The model.
+        data: What it learns from, in words.
+        recipe: The recipe.
+        place: Finished epochs, and steps of the next.
+        output: Folder of the run.
+        devices: On how many devices, in words.
+    """
+    epoch, step = place
+    per_epoch = recipe["steps_per_epoch"]
+    work = f"{recipe['steps']:,} steps of {recipe['batch_size']}"
+    if FLAGS.accumulate_steps > 1:
+        work += f", an update every {FLAGS.accumulate_steps} steps"
+    work += f", a checkpoint every {per_epoch:,}; from step {epoch * per_epoch + step:,}"
+    begun = "a new run"
+    if epoch or step:
+        begun = f"goes on from checkpoint-{epoch}{f'-{step}' if step else ''}.keras"
+    command_line.announce(
+        f"{what}, {FLAGS.recipe}", [model], data, work, f"{output}, {begun}", devices
+    )
+
+
+def devices_text(parallel):
+    count, processes = parallel.num_replicas, parallel.num_processes
+    text = f"{count} device{'s' * (count > 1)}"
+    return text if processes == 1 else f"{text} of {processes} processes"
 
 
 def write_metrics(output, metrics):

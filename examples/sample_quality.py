@@ -3,9 +3,9 @@
 import hashlib
 import math
 
-import keras
 import numpy as np
 import tqdm
+from label_classifier import LabelClassifier
 
 from keras_vqvae2 import metrics
 from keras_vqvae2.data import images_from_folder
@@ -94,29 +94,14 @@ class SampleQuality:
         self.train_features, self.train_labels = train
         self.reference, self.labels = reference
         self.count = min(count or len(self.labels), len(self.labels), len(self.train_labels))
-        self.probe = self._train_probe()
-
-    def _train_probe(self):
-        """Softmax regression from features to labels."""
-        scale = keras.layers.Normalization()
-        scale.adapt(self.train_features)
-        classes = int(self.train_labels.max()) + 1
-        regularizer = keras.regularizers.L2(1e-3)
-        dense = keras.layers.Dense(classes, "softmax", kernel_regularizer=regularizer)
-        probe = keras.Sequential([keras.Input(self.train_features.shape[1:]), scale, dense])
-        probe.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy")
-        probe.fit(self.train_features, self.train_labels, batch_size=64, epochs=30, verbose=0)
-        return probe
+        names = [str(label) for label in range(int(self.train_labels.max()) + 1)]
+        self.classifier = LabelClassifier.fit(
+            extractor, self.train_features, self.train_labels, names
+        )
 
     def classify(self, images):
         """Probabilities of the classes of images, `(N, classes)`."""
-        return self._classes(self.extractor(images))
-
-    def _classes(self, features):
-        return self.probe.predict(features, batch_size=1024, verbose=0)
-
-    def _right(self, features, labels):
-        return float((self._classes(features).argmax(axis=1) == labels).mean())
+        return self.classifier(images)
 
     def compare(self, features):
         return compare(self.extractor, features, self.reference)
@@ -128,11 +113,15 @@ class SampleQuality:
         return {
             "training images": {
                 **self.compare(self.train_features[some]),
-                "label found": self._right(self.train_features[some], self.train_labels[some]),
+                "label found": self.classifier.accuracy(
+                    self.train_features[some], self.train_labels[some]
+                ),
             },
             "reconstructions": {
                 **self.compare(reconstructions[:count]),
-                "label found": self._right(reconstructions[:count], self.labels[:count]),
+                "label found": self.classifier.accuracy(
+                    reconstructions[:count], self.labels[:count]
+                ),
             },
         }
 
@@ -160,7 +149,7 @@ class SampleQuality:
             settings = {"seed": seed, "first_image": start, "batch_size": CHUNK, "verbose": 0}
             features.append(self.extractor(generator.generate(len(part), part, **settings)))
         features = np.concatenate(features)
-        scores = self._classes(features)[np.arange(len(labels)), labels]
+        scores = self.classifier.classify(features)[np.arange(len(labels)), labels]
         rows = {}
         for rate in rates:
             among = np.arange(math.ceil(self.count / rate))
@@ -172,7 +161,7 @@ class SampleQuality:
             star = metrics.frechet_distance(features[kept], reconstructions)
             rows[f"samples, rate {rate:g}"] = {
                 **self.compare(features[kept]),
-                "label found": self._right(features[kept], labels[kept]),
+                "label found": self.classifier.accuracy(features[kept], labels[kept]),
                 f"{self.extractor.distance_name}*": star,
             }
         return rows
@@ -182,7 +171,7 @@ class SampleQuality:
         return {
             "images": self.count,
             "real_images": len(self.reference),
-            "classifier_accuracy": self._right(self.reference, self.labels),
+            "classifier_accuracy": self.classifier.accuracy(self.reference, self.labels),
             "rows": rows,
         }
 

@@ -19,7 +19,9 @@ arguments, the optimizer and the number of steps. Flags on the command line win 
     metrics.json            its nats a code on the whole validation split, and on as many training
                             examples
 
-Several devices and processes: as in train_vqvae2.py.
+Several devices and processes: as in train_vqvae2.py. Where one device does not hold the prior,
+--model_parallel=N (JAX, one process) splits its weights over groups of N devices, which share out
+the batch.
 
 The Keras backend is the one in KERAS_BACKEND (tensorflow, jax or torch).
 """
@@ -29,9 +31,10 @@ import math
 import time
 from pathlib import Path
 
+import command_line
 import keras
 import run_folder
-from absl import app, flags
+from absl import flags
 
 import keras_vqvae2
 from keras_vqvae2.data.codes_from_tfds import open_code_dataset
@@ -41,19 +44,27 @@ DEFAULT_RECIPE = Path(__file__).parent / "recipes" / "priors_imagenette_128.py"
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(run_folder)
-flags.DEFINE_string("codes", None, "Directory of the data set of codes.")
+command_line.define("codes")
 flags.DEFINE_string("level", None, "The level to model, such as top.")
-flags.DEFINE_string("output", None, "Folder of the run; made if it is missing.")
 flags.DEFINE_string("recipe", str(DEFAULT_RECIPE), "Python file with a function `recipe`.")
 flags.DEFINE_string("train_split", "train", "Split to train on.")
 flags.DEFINE_string("validation_split", "validation", "Split to stop by; empty for none.")
 flags.DEFINE_integer(
-    "patience", None, "Epochs without a better validation loss before training ends."
+    "patience",
+    None,
+    "Epochs without a better validation loss before training ends; the recipe's by default.",
+    lower_bound=1,
 )
-flags.DEFINE_bool("xla", None, "Compile by XLA; by default on TensorFlow and JAX, not PyTorch.")
+flags.DEFINE_bool("xla", None, "Compile by XLA; by default on TensorFlow and JAX.")
 flags.DEFINE_bool("gradient_checkpointing", False, "Less memory, a third more time.")
 flags.DEFINE_integer(
-    "validation_examples", 512, "Validation examples an epoch; all of them at the end."
+    "validation_examples",
+    512,
+    "Validation examples an epoch; all of them at the end.",
+    lower_bound=1,
+)
+flags.DEFINE_integer(
+    "model_parallel", 1, "Devices that share out the weights of the prior (JAX).", lower_bound=1
 )
 flags.mark_flags_as_required(["codes", "level", "output"])
 
@@ -89,7 +100,7 @@ def build(recipe, arguments):
     prior = keras_vqvae2.PixelSnailPrior(
         **{**recipe["model"], **arguments},
         gradient_checkpointing=FLAGS.gradient_checkpointing,
-        dtype=FLAGS.precision,
+        **command_line.precision(),
     )
     # In float32 XLA makes TensorFlow a quarter faster; PyTorch's compiler takes minutes to start.
     xla = keras.backend.backend() != "torch" if FLAGS.xla is None else FLAGS.xla
@@ -112,16 +123,63 @@ class Curves(keras.callbacks.Callback):
         curves = {
             label: (steps, [float(row[name]) for row in rows])
             for name, label in names.items()
-            if name in rows[0]
+            if rows[0].get(name, "NA") != "NA"  # without validation
         }
         curves["uniform"] = (steps, [self.uniform] * len(steps))
         save_curves(curves, self.output / "log.png", "steps", "nats a code", FLAGS.level)
 
 
+def check_splits(info):
+    for name in ("train_split", "validation_split"):
+        split = FLAGS[name].value
+        if split and split.split("[")[0] not in info.splits:
+            raise ValueError(
+                f"Expected one of the splits {sorted(info.splits)} of {FLAGS.codes}, or no "
+                f"validation by --validation_split= with nothing. Received: --{name}={split}"
+            )
+
+
+def split_weights(parallel):
+    """Lets groups of --model_parallel devices share out the weights of what is built from here on.
+
+    Returns:
+        On how many devices the run is, in words.
+    """
+    group = FLAGS.model_parallel
+    if group == 1:
+        return run_folder.devices_text(parallel)
+    if keras.backend.backend() != "jax" or parallel.num_processes > 1:
+        raise ValueError(
+            "Expected KERAS_BACKEND=jax and one process: only there weights are split. "
+            f"Received: --model_parallel={group}, {keras.backend.backend()}, "
+            f"{run_folder.devices_text(parallel)}"
+        )
+    count = parallel.num_replicas
+    if count % group:
+        raise ValueError(
+            f"Expected a divisor of the {run_folder.devices_text(parallel)}, which --devices and "
+            f"XLA_FLAGS decide. Received: --model_parallel={group}"
+        )
+    devices = keras.distribution.list_devices()[:count]
+    parallel.num_replicas = count // group
+    mesh = keras.distribution.DeviceMesh(
+        (parallel.num_replicas, group), ("batch", "model"), devices
+    )
+    layout_map = keras_vqvae2.PixelSnailPrior.get_layout_map(mesh)
+    keras.distribution.set_distribution(
+        keras.distribution.ModelParallel(
+            layout_map=layout_map, batch_dim_name="batch", auto_shard_dataset=False
+        )
+    )
+    return f"{count} devices ({parallel.num_replicas} x {group}, batch x weights)"
+
+
 def train(parallel):
-    output = Path(FLAGS.output)
+    output = command_line.folder_to_write("output")
     info = open_code_dataset(FLAGS.codes).info
     arguments = prior_arguments(info)
+    check_splits(info)
+    devices = split_weights(parallel)
     keras.utils.set_random_seed(FLAGS.seed)
     with parallel.scope():
         recipe = run_folder.load_recipe(FLAGS.recipe, level=FLAGS.level)
@@ -134,15 +192,22 @@ def train(parallel):
     first = parallel.process_index == 0
     verbose = "auto" if first else 0
     if first:
-        print(
-            f"PixelSnailPrior {FLAGS.level} {prior.code_shape}, {prior.count_params():,} "
-            f"parameters, backend {keras.backend.backend()}, {FLAGS.precision}, "
-            f"{parallel.num_replicas} device(s), epoch {epoch} of {epochs}."
+        splits = filter(None, (FLAGS.train_split, FLAGS.validation_split))
+        counts = [f"{info.splits[split].num_examples:,} of {split}" for split in splits]
+        classes = f", {prior.num_classes} classes" if prior.num_classes else ""
+        run_folder.announce(
+            f"PixelSnailPrior of {FLAGS.level} {prior.code_shape}",
+            prior,
+            f"{FLAGS.codes}: maps, {', '.join(counts)}{classes}",
+            recipe,
+            (epoch, step),
+            output,
+            devices,
         )
 
     def open_codes(split, **options):
         return keras_vqvae2.data.codes_from_tfds(
-            FLAGS.codes, recipe["batch_size"], split=split, **options, **parallel.process
+            FLAGS.codes, recipe["batch_size"], split=split, engine=FLAGS.engine, **options
         )
 
     codes = open_codes(
@@ -151,10 +216,12 @@ def train(parallel):
         repeat=True,
         seed=FLAGS.seed,
         start_step=epoch * per_epoch + step,
+        **parallel.process,
     )
+    options = run_folder.validation_options(parallel)
     validation = None
     if FLAGS.validation_split:
-        validation = open_codes(FLAGS.validation_split, shuffle=True, seed=1)
+        validation = open_codes(FLAGS.validation_split, shuffle=True, seed=1, **options)
     metadata = run_folder.provenance(FLAGS.recipe)
     callbacks = [keras_vqvae2.callbacks.TrainingCheckpoint(output, first_step=step)]
     if prior.optimizer.use_ema:
@@ -194,11 +261,11 @@ def train(parallel):
         metrics["steps"] = best.best()["epoch"] * per_epoch
         with parallel.scope():
             prior = keras_vqvae2.PixelSnailPrior.from_preset(
-                output / "preset", dtype=FLAGS.precision
+                output / "preset", **command_line.precision()
             )
             prior.compile()
         examples = info.splits[FLAGS.validation_split].num_examples
-        some = open_codes(f"{FLAGS.train_split}[:{examples}]")
+        some = open_codes(f"{FLAGS.train_split.split('[')[0]}[:{examples}]", **options)
         for name, source in (("validation", validation), ("train", some)):
             metrics[name] = prior.evaluate(
                 parallel.distribute(source), return_dict=True, verbose=verbose
@@ -211,9 +278,5 @@ def train(parallel):
     run_folder.write_metrics(output, metrics)
 
 
-def main(_):
-    run_folder.run("train_prior", train)
-
-
 if __name__ == "__main__":
-    app.run(main)
+    run_folder.run("train_prior", train)

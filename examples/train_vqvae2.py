@@ -33,9 +33,11 @@ import importlib.util
 import time
 from pathlib import Path
 
+import command_line
+import image_sources
 import keras
 import run_folder
-from absl import app, flags
+from absl import flags
 
 import keras_vqvae2
 
@@ -43,17 +45,16 @@ DEFAULT_RECIPE = Path(__file__).parent / "recipes" / "vqvae2_imagenette_128.py"
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(run_folder)
-flags.DEFINE_string(
-    "data", None, "Training images: a folder (nested or flat), a TFDS name or directory."
-)
-flags.DEFINE_string("validation", None, "Validation images, likewise. Default: none.")
-flags.DEFINE_string("output", None, "Folder of the run; made if it is missing.")
+command_line.define("data")
+flags.DEFINE_string("validation", None, "Images held out from training, likewise; none by default.")
 flags.DEFINE_string("recipe", str(DEFAULT_RECIPE), "Python file with a function `recipe`.")
-flags.DEFINE_integer("image_size", None, "Height and width of the images; overrides the recipe.")
-flags.DEFINE_enum("log", "csv", ["csv", "tensorboard"], "tensorboard: event files beside log.csv.")
-flags.DEFINE_integer("picture_every", 1, "Epochs between two pictures.")
 flags.DEFINE_integer(
-    "validation_images", 256, "Validation images an epoch; all of them at the end."
+    "image_size", None, "Height and width of the images; overrides the recipe.", lower_bound=1
+)
+flags.DEFINE_enum("log", "csv", ["csv", "tensorboard"], "tensorboard: event files beside log.csv.")
+flags.DEFINE_integer("picture_every", 1, "Epochs between two pictures.", lower_bound=1)
+flags.DEFINE_integer(
+    "validation_images", 256, "Validation images an epoch; all of them at the end.", lower_bound=1
 )
 flags.mark_flags_as_required(["data", "output"])
 
@@ -67,18 +68,8 @@ def load_recipe():
     return recipe
 
 
-def open_images(source, split, recipe, **options):
-    """Images of a folder, a prepared TFDS directory or a TFDS data set."""
-    size = tuple(recipe["model"]["image_shape"][:2])
-    batch_size = recipe["batch_size"]
-    folder = Path(source)
-    if folder.is_dir() and not (folder / "dataset_info.json").exists():
-        return keras_vqvae2.data.images_from_folder(folder, size, batch_size, **options)
-    return keras_vqvae2.data.images_from_tfds(source, size, batch_size, split=split, **options)
-
-
 def build(recipe):
-    model = keras_vqvae2.VQVAE2(**recipe["model"], dtype=FLAGS.precision)
+    model = keras_vqvae2.VQVAE2(**recipe["model"], **command_line.precision())
     model.compile(optimizer=recipe["optimizer"])
     return model
 
@@ -96,14 +87,16 @@ def callbacks(pictures, output, epoch, step, parallel):
         checkpoint,
     ]
     if FLAGS.log == "tensorboard":
-        if importlib.util.find_spec("tensorboard") is None:
-            raise ImportError("--log=tensorboard needs `pip install tensorboard`.")
         result.append(keras.callbacks.TensorBoard(output / "tensorboard"))
     return result
 
 
 def train(parallel):
-    output = Path(FLAGS.output)
+    output = command_line.folder_to_write("output")
+    if FLAGS.log == "tensorboard" and importlib.util.find_spec("tensorboard") is None:
+        raise ImportError("--log=tensorboard needs `pip install tensorboard`.")
+    data = image_sources.find("data", "train")
+    held_out = image_sources.find("validation", "test", "validation") if FLAGS.validation else None
     keras.utils.set_random_seed(FLAGS.seed)
     with parallel.scope():
         recipe = load_recipe()
@@ -115,16 +108,18 @@ def train(parallel):
     epochs = -(-recipe["steps"] // per_epoch)
     first = parallel.process_index == 0
     if first:
-        print(
-            f"VQVAE2 {recipe['model']['image_shape']}, {model.count_params():,} parameters, "
-            f"backend {keras.backend.backend()}, {FLAGS.precision}, {parallel.num_replicas} "
-            f"device(s), epoch {epoch} of {epochs}. Training for {recipe['steps']} steps; see "
-            f"{output}/log.csv and {output}/pictures."
+        run_folder.announce(
+            f"VQVAE2 {recipe['model']['image_shape']}",
+            model,
+            f"{data.text}; validation: {held_out.text if held_out else 'none'}",
+            recipe,
+            (epoch, step),
+            output,
+            run_folder.devices_text(parallel),
         )
-    images = open_images(
-        FLAGS.data,
-        "train",
-        recipe,
+    size = (recipe["model"]["image_shape"][:2], recipe["batch_size"])
+    images = data.open(
+        *size,
         shuffle=True,
         repeat=True,
         seed=FLAGS.seed,
@@ -132,18 +127,13 @@ def train(parallel):
         **recipe["data"],
         **parallel.process,
     )
-    validation = None
-    if FLAGS.validation:
-        validation = open_images(FLAGS.validation, "test", recipe, **parallel.process)
-    shown = open_images(
-        FLAGS.validation or FLAGS.data,
-        "test" if FLAGS.validation else "train",
-        recipe,
-        shuffle=True,
-        seed=1,
-        **parallel.process,
-    )
-    pictures = next(iter(shown))[:8].numpy()
+    options = run_folder.validation_options(parallel)
+    shown = (held_out or data).open(*size, shuffle=True, seed=1, **options)
+    pictures = keras.ops.convert_to_numpy(next(iter(shown)))[:8]
+    fit_options = {}
+    if held_out:
+        fit_options["validation_data"] = parallel.distribute(shown)
+        fit_options["validation_steps"] = -(-FLAGS.validation_images // recipe["batch_size"])
 
     started = time.time()
     model.fit(
@@ -151,19 +141,18 @@ def train(parallel):
         epochs=epochs,
         initial_epoch=epoch,
         steps_per_epoch=per_epoch,
-        validation_data=None if validation is None else parallel.distribute(shown),
-        validation_steps=None
-        if validation is None
-        else -(-FLAGS.validation_images // recipe["batch_size"]),
         callbacks=callbacks(pictures, output, epoch, step, parallel),
         verbose="auto" if first else 0,
+        **fit_options,
     )
     seconds = time.time() - started
 
     measured = None
-    if validation is not None:
+    if held_out:
         measured = model.evaluate(
-            parallel.distribute(validation), return_dict=True, verbose="auto" if first else 0
+            parallel.distribute(held_out.open(*size, **options)),
+            return_dict=True,
+            verbose="auto" if first else 0,
         )
     if not first:
         return
@@ -180,9 +169,5 @@ def train(parallel):
     run_folder.write_metrics(output, metrics)
 
 
-def main(_):
-    run_folder.run("train_vqvae2", train)
-
-
 if __name__ == "__main__":
-    app.run(main)
+    run_folder.run("train_vqvae2", train)

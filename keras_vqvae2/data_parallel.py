@@ -1,4 +1,7 @@
+from contextlib import AbstractContextManager
+
 from keras_vqvae2 import backend
+from keras_vqvae2.hints import Dataset
 
 
 class DataParallel:
@@ -48,7 +51,7 @@ class DataParallel:
     ```
     """
 
-    def __init__(self, devices=None, join=None):
+    def __init__(self, devices: int | None = None, join: bool | None = None) -> None:
         if devices is not None and (int(devices) != devices or devices < 1):
             raise ValueError(f"Expected None or a positive integer. Received: devices={devices}")
         self.num_replicas, self._scope = backend.start_replicas(devices, join)
@@ -56,19 +59,19 @@ class DataParallel:
         self.process_index = backend.process_index()
 
     @property
-    def process(self):
+    def process(self) -> dict[str, int]:
         """What the sources of `keras_vqvae2.data` need to read this process' part of a batch."""
         return {"num_processes": self.num_processes, "process_index": self.process_index}
 
-    def scope(self):
+    def scope(self) -> AbstractContextManager:
         """The context in which models are built, compiled and loaded."""
         return self._scope()
 
-    def alone(self):
+    def alone(self) -> AbstractContextManager:
         """The context of what this process does without the others, such as saving a model."""
         return backend.alone()
 
-    def distribute(self, dataset):
+    def distribute(self, dataset: Dataset) -> Dataset:
         """What `fit` and `evaluate` take.
 
         Args:
@@ -82,7 +85,7 @@ class DataParallel:
         with self.scope():
             return backend.distribute_dataset(dataset, self.num_replicas)
 
-    def wait(self):
+    def wait(self) -> None:
         """Waits until every process of the job has come here."""
         with self.scope():
             backend.any_process(False)

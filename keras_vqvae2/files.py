@@ -3,11 +3,14 @@
 import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+
+from keras_vqvae2.hints import FilePath
 
 
 @contextlib.contextmanager
-def replacing(path):
+def replacing(path: FilePath) -> Iterator[Path]:
     """Yields a temporary path beside `path`, which takes its place once the block succeeds.
 
     The temporary name keeps the suffix of `path`; missing folders are made.

@@ -1,11 +1,16 @@
 """Pictures of images in rows and columns."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from keras_vqvae2.files import replacing
+from keras_vqvae2.hints import FilePath
 
 
-def save_image_rows(rows, path, title=None):
+def save_image_rows(
+    rows: Mapping[str, np.ndarray], path: FilePath, title: str | None = None
+) -> None:
     """Writes a picture with a labelled row for each version of some images, a column an image.
 
     Args:
@@ -41,7 +46,13 @@ def save_image_rows(rows, path, title=None):
         figure.savefig(temporary)
 
 
-def save_curves(curves, path, x_label, y_label, title=None):
+def save_curves(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    path: FilePath,
+    x_label: str,
+    y_label: str,
+    title: str | None = None,
+) -> None:
     """Writes a picture of curves over one axis.
 
     Args:

@@ -10,6 +10,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from keras_vqvae2.backend.step_contract import StepContract, poison
+from keras_vqvae2.hints import Tensor, TensorTree
 
 SPLITS_WEIGHTS = True
 
@@ -164,7 +165,9 @@ class GuardedTrainer(StepContract):
         non_trainable = [scope.get_current_value(v) for v in self.non_trainable_variables]
         return scaled_loss, (loss, outputs, non_trainable)
 
-    def train_step(self, state, data):
+    def train_step(
+        self, state: TensorTree, data: TensorTree
+    ) -> tuple[dict[str, Tensor], TensorTree]:
         trainable, non_trainable, optimizer_state, metrics_state = state
         batch = keras.utils.unpack_x_y_sample_weight(data)
         gradient = jax.grad(self._loss_and_updates, has_aux=True)
@@ -192,7 +195,9 @@ class GuardedTrainer(StepContract):
         metrics_state = [scope.get_current_value(v) for v in self.metrics_variables]
         return logs, (new_trainable, new_non_trainable, new_optimizer_state, metrics_state)
 
-    def test_step(self, state, data):
+    def test_step(
+        self, state: TensorTree, data: TensorTree
+    ) -> tuple[dict[str, Tensor], TensorTree]:
         trainable, non_trainable, metrics_state = state
         batch = keras.utils.unpack_x_y_sample_weight(data)
         _, (loss, outputs, non_trainable) = self._loss_and_updates(

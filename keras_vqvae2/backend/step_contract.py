@@ -1,7 +1,12 @@
 """What a model owes `GuardedTrainer`, the same on every backend."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import keras
 from keras import ops
+
+from keras_vqvae2.hints import Tensor, TensorTree
 
 
 class StepContract:
@@ -13,11 +18,13 @@ class StepContract:
 
     _evaluating = False
 
-    def step_outputs(self, x, training):
+    def step_outputs(self, x: TensorTree, training: bool) -> TensorTree:
         """Returns what `compute_loss` and `update_step_metrics` need of one batch."""
         return self(x, training=training)
 
-    def update_step_metrics(self, x, outputs, loss, weight):
+    def update_step_metrics(
+        self, x: TensorTree, outputs: TensorTree, loss: Tensor, weight: Tensor
+    ) -> None:
         """Updates the metrics that training and evaluation share.
 
         Args:
@@ -31,15 +38,23 @@ class StepContract:
         self._loss_tracker.update_state(zero_unless(weight, loss), sample_weight=weight)
 
     @staticmethod
-    def loss_weight(x, weight):
+    def loss_weight(x: TensorTree, weight: Tensor) -> Tensor:
         """Weight of a batch's mean in a mean over examples: the last batch may be a small one."""
         return weight * ops.cast(ops.shape(keras.tree.flatten(x)[0])[0], "float32")
 
-    def train_only_metrics(self):
+    def train_only_metrics(self) -> list[keras.metrics.Metric]:
         """The metrics that mean nothing in `evaluate`."""
         return [self.gradient_norm_tracker, self.skipped_steps_tracker]
 
-    def update_train_metrics(self, x, outputs, loss, gradient_norm, finite, replicas=1):
+    def update_train_metrics(
+        self,
+        x: TensorTree,
+        outputs: TensorTree,
+        loss: Tensor,
+        gradient_norm: Tensor,
+        finite: Tensor,
+        replicas: int = 1,
+    ) -> None:
         weight = ops.cast(finite, "float32")
         self.update_step_metrics(x, outputs, loss, weight)
         self.gradient_norm_tracker.update_state(
@@ -48,14 +63,14 @@ class StepContract:
         # All replicas skip a step together, and what they count is added up.
         self.skipped_steps_tracker.update_state((1.0 - weight) / replicas)
 
-    def evaluate(self, *args, **kwargs):
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         self._evaluating = True
         try:
             return super().evaluate(*args, **kwargs)
         finally:
             self._evaluating = False
 
-    def get_metrics_result(self):
+    def get_metrics_result(self) -> dict[str, Tensor]:
         """Keras takes these for the logs of an epoch if the last step's logs have the same names.
 
         It must: of several replicas the last step's logs are not the metrics of them all.
@@ -63,15 +78,15 @@ class StepContract:
         logs = super().get_metrics_result()
         return self.without_train_only(logs) if self._evaluating else logs
 
-    def without_train_only(self, logs):
+    def without_train_only(self, logs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         skip = {metric.name for metric in self.train_only_metrics()}
         return {name: value for name, value in logs.items() if name not in skip}
 
-    def scales_loss(self):
+    def scales_loss(self) -> bool:
         """Whether the optimizer scales the loss, and so skips steps that overflow itself."""
         return isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
 
-    def gradient_norm(self, gradients):
+    def gradient_norm(self, gradients: Sequence[Tensor | None]) -> Tensor:
         """Euclidean norm over all gradients of the unscaled loss, float32 of shape `()`."""
         squares = [ops.sum(ops.square(ops.cast(g, "float32"))) for g in gradients if g is not None]
         norm = ops.sqrt(sum(squares))

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from keras_vqvae2.backend.step_contract import StepContract, poison
+from keras_vqvae2.hints import Tensor, TensorTree
 
 SPLITS_WEIGHTS = False
 
@@ -164,7 +165,7 @@ class GuardedTrainer(StepContract):
             with self.distribute_strategy.scope():
                 self.optimizer.build(self.trainable_variables)
 
-    def train_step(self, data):
+    def train_step(self, data: TensorTree) -> dict[str, Tensor]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if not self.optimizer.built:
             with tf.init_scope():
@@ -215,7 +216,7 @@ class GuardedTrainer(StepContract):
     def _apply(self, gradients, variables):
         self.optimizer.apply(gradients, variables)
 
-    def test_step(self, data):
+    def test_step(self, data: TensorTree) -> dict[str, Tensor]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         outputs = self.step_outputs(x, training=False)
         loss = self.compute_loss(x, y, outputs, sample_weight, training=False)

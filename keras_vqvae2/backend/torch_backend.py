@@ -9,6 +9,7 @@ import torch
 import torch.distributed
 
 from keras_vqvae2.backend.step_contract import StepContract, poison
+from keras_vqvae2.hints import Tensor, TensorTree
 
 SPLITS_WEIGHTS = False
 
@@ -130,7 +131,7 @@ def sync_training_state(model):
 class GuardedTrainer(StepContract):
     """Training steps in which a batch that is not finite changes nothing."""
 
-    def train_step(self, data):
+    def train_step(self, data: TensorTree) -> dict[str, Tensor]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         state = self.non_trainable_variables
         before = [v.value.detach().clone() for v in state]
@@ -157,14 +158,14 @@ class GuardedTrainer(StepContract):
             self.update_train_metrics(x, outputs, loss.detach(), norm, finite, replicas)
         return super().get_metrics_result()
 
-    def test_step(self, data):
+    def test_step(self, data: TensorTree) -> dict[str, Tensor]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         outputs = self.step_outputs(x, training=False)
         loss = self.compute_loss(x, y, outputs, sample_weight, training=False)
         self.update_step_metrics(x, outputs, loss, torch.ones((), device=loss.device))
         return self.without_train_only(super().get_metrics_result())
 
-    def get_metrics_result(self):
+    def get_metrics_result(self) -> dict[str, Tensor]:
         """The metrics over all processes: `fit` and `evaluate` ask once, when an epoch ends.
 
         Every process must ask. The logs of single steps are those of this process.

@@ -1,11 +1,14 @@
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 
 from keras_vqvae2 import backend
 from keras_vqvae2.files import replacing
+from keras_vqvae2.hints import FilePath
 
 
 class BestPreset(keras.callbacks.Callback):
@@ -39,19 +42,26 @@ class BestPreset(keras.callbacks.Callback):
     ```
     """
 
-    def __init__(self, directory, monitor="val_loss", patience=None, metadata=None):
+    def __init__(
+        self,
+        directory: FilePath,
+        monitor: str = "val_loss",
+        patience: int | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__()
         self.directory = Path(directory)
         self.monitor = monitor
         self.patience = patience
         self.metadata = metadata
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         self._best = self.best()
 
-    def on_epoch_end(self, epoch, logs=None):
-        if self.monitor not in (logs or {}):
-            raise ValueError(f"Expected {self.monitor!r} to watch. Received: {sorted(logs or {})}")
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        logs = logs or {}
+        if self.monitor not in logs:
+            raise ValueError(f"Expected {self.monitor!r} to watch. Received: {sorted(logs)}")
         value = float(logs[self.monitor])
         # An epoch that was finished, but not checkpointed, before a kill comes once more.
         if not value < self._best["value"] and epoch + 1 != self._best["epoch"]:
@@ -66,7 +76,7 @@ class BestPreset(keras.callbacks.Callback):
         with replacing(self.directory / "best.json") as temporary:
             temporary.write_text(json.dumps({"epoch": epoch + 1, self.monitor: value}))
 
-    def best(self):
+    def best(self) -> dict[str, Any]:
         """Dict of `epoch`, from 1 on, and `value`; epoch 0 and infinity if there is none yet."""
         path = self.directory / "best.json"
         if not path.exists():

@@ -1,9 +1,12 @@
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_vqvae2 import backend
+from keras_vqvae2.hints import FilePath, Tensor
 from keras_vqvae2.plots import save_image_rows
 
 
@@ -32,7 +35,7 @@ class ReconstructionGrid(keras.callbacks.Callback):
     ```
     """
 
-    def __init__(self, images, directory, every=1):
+    def __init__(self, images: Tensor, directory: FilePath, every: int = 1) -> None:
         super().__init__()
         if every < 1:
             raise ValueError(f"Expected a positive number of epochs. Received: every={every}")
@@ -41,7 +44,7 @@ class ReconstructionGrid(keras.callbacks.Callback):
         self.directory = Path(directory)
         self.every = every
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         if (epoch + 1) % self.every or backend.process_index() > 0:
             return
         with backend.alone():

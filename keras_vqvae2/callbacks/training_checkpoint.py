@@ -2,12 +2,15 @@ import re
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 
 from keras_vqvae2 import backend
 from keras_vqvae2.files import replacing
+from keras_vqvae2.hints import FilePath
 
 _NAME = re.compile(r"checkpoint-(\d+)(?:-(\d+))?\.keras")
 # Steps after which the processes of a job ask each other whether one was told to stop.
@@ -51,29 +54,29 @@ class TrainingCheckpoint(keras.callbacks.Callback):
     ```
     """
 
-    def __init__(self, directory, first_step=0):
+    def __init__(self, directory: FilePath, first_step: int = 0) -> None:
         super().__init__()
         self.directory = Path(directory)
         self.first_step = first_step
         self._told = False
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         self._told, self._several = False, backend.process_count() > 1
         self._listening = threading.current_thread() is threading.main_thread()
         if self._listening:
             self._handler = signal.signal(signal.SIGTERM, self._stop)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         if self._listening:
             signal.signal(signal.SIGTERM, self._handler)
 
     def _stop(self, signum, frame):
         self._told = True
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         self._epoch = epoch
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         done, steps = self.first_step + batch + 1, self.params.get("steps")
         if done == steps:
             # The signal waits for the end of the epoch, which is near.
@@ -87,7 +90,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             self._save(f"checkpoint-{self._epoch}-{done}.keras")
             self._exit()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         if self.first_step:
             # Keras leaves an epoch early only to end training; this one was the rest of an epoch.
             self.model.stop_training = False
@@ -114,7 +117,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         sys.exit(0)
 
     @staticmethod
-    def restore(directory):
+    def restore(directory: FilePath) -> tuple[keras.Model | None, int, int]:
         """Loads the newest checkpoint.
 
         Args:

@@ -1,9 +1,12 @@
 """Reading other projects' checkpoints as plain arrays, without running anything in them."""
 
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+
+from keras_vqvae2.hints import FilePath, Tensor
 
 
 class StateDict:
@@ -14,9 +17,10 @@ class StateDict:
         required: Keys without which the checkpoint is not of the expected network.
     """
 
-    def __init__(self, checkpoint, required):
-        given = isinstance(checkpoint, dict)
-        self.arrays = dict(checkpoint) if given else read_state_dict(checkpoint)
+    def __init__(self, checkpoint: FilePath | dict[str, Tensor], required: Iterable[str]) -> None:
+        if not isinstance(checkpoint, dict):
+            checkpoint = read_state_dict(checkpoint)
+        self.arrays = dict(checkpoint)
         missing = [key for key in required if key not in self.arrays]
         if missing:
             raise ValueError(
@@ -24,16 +28,16 @@ class StateDict:
                 f"{sorted(self.arrays)[:10]}"
             )
 
-    def shape(self, key):
+    def shape(self, key: str) -> tuple[int, ...]:
         """Shape of an array that stays to be taken."""
         return np.shape(self.arrays[key])
 
-    def numbers(self, pattern):
+    def numbers(self, pattern: str) -> int:
         """How many numbers fill the one group of a pattern that some keys begin with."""
         matches = (re.match(pattern, key) for key in self.arrays)
         return len({match[1] for match in matches if match})
 
-    def take(self, key, shape=None):
+    def take(self, key: str, shape: Sequence[int] | None = None) -> np.ndarray:
         """Removes an array and returns it as float32, if it has the shape."""
         if key not in self.arrays:
             raise ValueError(f"Expected the key {key!r}. Received: {sorted(self.arrays)[:10]}")
@@ -42,7 +46,7 @@ class StateDict:
             raise ValueError(f"Expected {key!r} of shape {tuple(shape)}. Received: {value.shape}")
         return value
 
-    def require_empty(self):
+    def require_empty(self) -> None:
         """Raises `ValueError` if arrays are left over."""
         if self.arrays:
             raise ValueError(
@@ -50,7 +54,7 @@ class StateDict:
             )
 
 
-def read_state_dict(path):
+def read_state_dict(path: FilePath) -> dict[str, np.ndarray]:
     """Reads a PyTorch checkpoint.
 
     Args:

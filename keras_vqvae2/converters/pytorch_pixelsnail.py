@@ -1,11 +1,20 @@
 """The most used PyTorch port of VQ-VAE-2 (stage 2): its PixelSNAIL checkpoints as priors."""
 
+from typing import Any
+
 import numpy as np
 
 from keras_vqvae2.converters.checkpoint_files import StateDict
+from keras_vqvae2.hints import DTypePolicy, FilePath, Tensor
+from keras_vqvae2.models.pixelsnail.pixelsnail_prior import PixelSnailPrior
 
 
-def convert_pytorch_pixelsnail(checkpoint, attention_heads=8, dropout=0.1, dtype=None):
+def convert_pytorch_pixelsnail(
+    checkpoint: FilePath | dict[str, Tensor],
+    attention_heads: int = 8,
+    dropout: float = 0.1,
+    dtype: DTypePolicy = None,
+) -> PixelSnailPrior:
     """Builds the `PixelSnailPrior` that computes what a PyTorch checkpoint computes.
 
     Sizes are read off the checkpoint. One with a conditioning network becomes the prior of the
@@ -39,8 +48,6 @@ def convert_pytorch_pixelsnail(checkpoint, attention_heads=8, dropout=0.1, dtype
         print(error)  # Expected a checkpoint with the keys …
     ```
     """
-    from keras_vqvae2.models.pixelsnail.pixelsnail_prior import PixelSnailPrior
-
     first = "horizontal.conv.conv.weight_v"
     block = "blocks.0.resblocks.0.conv1.conv.conv.weight_v"
     state = StateDict(checkpoint, required=["background", first, block])
@@ -48,7 +55,7 @@ def convert_pytorch_pixelsnail(checkpoint, attention_heads=8, dropout=0.1, dtype
     residual_units, _, rows, columns = state.shape(block)
     num_blocks = state.numbers(r"blocks\.(\d+)\.")
     attends = "blocks.0.causal_attention.query.weight_v" in state.arrays
-    condition = {}
+    condition: dict[str, Any] = {}
     condition_conv = "cond_resnet.blocks.0.conv.weight_v"
     if condition_conv in state.arrays:
         units, _, condition_kernel, _ = state.shape(condition_conv)

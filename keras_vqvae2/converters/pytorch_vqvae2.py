@@ -1,9 +1,18 @@
 """The most used PyTorch port of VQ-VAE-2 (stage 1): its checkpoints as `VQVAE2`."""
 
+from collections.abc import Sequence
+
 from keras_vqvae2.converters.checkpoint_files import StateDict
+from keras_vqvae2.hints import DTypePolicy, FilePath, Tensor
+from keras_vqvae2.models.vqvae2.vqvae2 import VQVAE2
 
 
-def convert_pytorch_vqvae2(checkpoint, image_shape=(256, 256, 3), inplace_relu=False, dtype=None):
+def convert_pytorch_vqvae2(
+    checkpoint: FilePath | dict[str, Tensor],
+    image_shape: Sequence[int] = (256, 256, 3),
+    inplace_relu: bool = False,
+    dtype: DTypePolicy = None,
+) -> VQVAE2:
     """Builds the `VQVAE2` that computes what a PyTorch checkpoint computes.
 
     All sizes (channels, residual blocks and units, codes) are read off the checkpoint. The
@@ -35,8 +44,6 @@ def convert_pytorch_vqvae2(checkpoint, image_shape=(256, 256, 3), inplace_relu=F
         print(error)  # Expected a checkpoint with the keys …
     ```
     """
-    from keras_vqvae2.models.vqvae2.vqvae2 import VQVAE2
-
     sizes = ["enc_b.blocks.0.weight", "enc_b.blocks.2.weight", "quantize_t.embed"]
     state = StateDict(checkpoint, required=sizes)
     blocks = state.numbers(r"enc_b\.blocks\.(\d+)\.conv\.1\.")

@@ -1,18 +1,29 @@
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_vqvae2.data import grain_pipeline
 from keras_vqvae2.data.optional_imports import import_tensorflow, import_tfds
 from keras_vqvae2.data.pipeline import Options, check_engine, positions
+from keras_vqvae2.hints import Dataset, FilePath
+
+if TYPE_CHECKING:
+    from keras_vqvae2.models.vqvae2 import VQVAE2
 
 OPTIONS = ("shuffle", "seed", "repeat", "start_step", "drop_remainder")
 OPTIONS += ("num_processes", "process_index")
 
 
 def codes_from_tfds(
-    directory, batch_size=32, *, split="train", vqvae=None, engine="tf.data", **options
-):
+    directory: FilePath,
+    batch_size: int = 32,
+    *,
+    split: str = "train",
+    vqvae: "VQVAE2 | str | None" = None,
+    engine: str = "tf.data",
+    **options: Any,
+) -> Dataset:
     """Reads a data set of codes that `encode_dataset` wrote.
 
     Args:
@@ -71,7 +82,7 @@ def codes_from_tfds(
     return places.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
-def open_code_dataset(directory, vqvae=None):
+def open_code_dataset(directory: FilePath, vqvae: "VQVAE2 | str | None" = None) -> Any:
     """The TFDS builder of a data set of codes, checked to be one, and the model's.
 
     Args:

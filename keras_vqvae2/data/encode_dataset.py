@@ -2,7 +2,9 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tqdm
@@ -10,6 +12,10 @@ import tqdm
 from keras_vqvae2.data.batch_source import BatchSource
 from keras_vqvae2.data.optional_imports import import_tensorflow, import_tfds
 from keras_vqvae2.files import replacing
+from keras_vqvae2.hints import Dataset, FilePath, Tensor
+
+if TYPE_CHECKING:
+    from keras_vqvae2.models.vqvae2 import VQVAE2
 
 SHARD_NAME = "{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}"
 SETTINGS_FILE = "encoding.json"
@@ -18,19 +24,19 @@ ENDLESS = 2**40  # shards of a source whose size is not known
 
 
 def encode_dataset(
-    vqvae,
-    images,
-    directory,
-    split="train",
+    vqvae: "VQVAE2",
+    images: Tensor | Dataset | Callable[..., Dataset],
+    directory: FilePath,
+    split: str = "train",
     *,
-    class_names=None,
-    flips=False,
-    shard_size=2048,
-    num_images=None,
-    num_workers=1,
-    worker=0,
-    verbose=1,
-):
+    class_names: Sequence[str] | None = None,
+    flips: bool = False,
+    shard_size: int = 2048,
+    num_images: int | None = None,
+    num_workers: int = 1,
+    worker: int = 0,
+    verbose: int = 1,
+) -> Path:
     """Encodes images into a TFDS data set of codes (the paper's algorithm 2, first half).
 
     The data set is a directory of ArrayRecord files that `tfds.builder_from_directory` and
@@ -140,7 +146,7 @@ def encode_dataset(
     index = own.start
     while index in own and shard(index).exists():
         index += 1
-    pending = []
+    pending: list[bytes] = []
 
     def write():
         # Of workers that start together each may have found no settings and written its own.
@@ -221,7 +227,7 @@ def _features(tfds, vqvae, image_size, has_labels, class_names):
     return tfds.features.FeaturesDict(features)
 
 
-def smallest_integer(num_embeddings):
+def smallest_integer(num_embeddings: int) -> type[np.generic]:
     """The smallest unsigned dtype for codes in `[0, num_embeddings)`."""
     return np.min_scalar_type(num_embeddings - 1).type
 

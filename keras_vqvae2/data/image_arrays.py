@@ -1,10 +1,20 @@
+from typing import Any
+
 import numpy as np
 
 from keras_vqvae2.data.optional_imports import import_tensorflow
 from keras_vqvae2.data.pipeline import Options, finish, positions
+from keras_vqvae2.hints import Dataset, Size, Tensor
 
 
-def images_from_arrays(images, image_size=None, batch_size=32, *, labels=None, **options):
+def images_from_arrays(
+    images: Tensor,
+    image_size: Size | None = None,
+    batch_size: int = 32,
+    *,
+    labels: Tensor | None = None,
+    **options: Any,
+) -> Dataset:
     """Reads images from an array.
 
     Args:

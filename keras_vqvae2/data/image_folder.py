@@ -1,6 +1,7 @@
 import threading
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,12 +14,20 @@ from keras_vqvae2.data.pipeline import (
     full_batches_and_rest,
     positions,
 )
+from keras_vqvae2.hints import Dataset, FilePath, Size
 
 LOCK = threading.Lock()  # not a reader's own: readers travel to Grain's worker processes
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
-def images_from_folder(directory, image_size, batch_size=32, *, engine="tf.data", **options):
+def images_from_folder(
+    directory: FilePath,
+    image_size: Size,
+    batch_size: int = 32,
+    *,
+    engine: str = "tf.data",
+    **options: Any,
+) -> Dataset:
     """Reads a folder of images, flat or nested, of any size, mode and orientation.
 
     Files are those with the suffixes of common formats, hidden ones left out, in the order of
@@ -99,7 +108,7 @@ def images_from_folder(directory, image_size, batch_size=32, *, engine="tf.data"
     return finish(examples.map(lambda _, *example: example), options)
 
 
-def class_names(directory):
+def class_names(directory: FilePath) -> list[str]:
     """Names of the class folders of an image folder, sorted: label `i` is the `i`-th of them.
 
     Args:
@@ -122,7 +131,7 @@ def class_names(directory):
     return sorted({names[0] for names in parts})
 
 
-def list_images(directory):
+def list_images(directory: FilePath) -> list[str]:
     """Paths of the image files at any depth of a folder, sorted, as strings."""
     directory = Path(directory)
     if not directory.is_dir():
@@ -212,7 +221,7 @@ class _Reader:
         )
 
 
-def decode(file, options):
+def decode(file: FilePath, options: Options) -> np.ndarray:
     """uint8 pixels `(H, W, 3)` of an image file, scaled so that they cover the wanted size."""
     from PIL import Image, ImageOps
 

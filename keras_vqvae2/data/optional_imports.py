@@ -1,7 +1,9 @@
 """TensorFlow, TFDS and Grain, imported when data is read and not before."""
 
+from typing import Any
 
-def import_tensorflow():
+
+def import_tensorflow() -> Any:
     try:
         import tensorflow
     except ImportError as error:
@@ -9,7 +11,7 @@ def import_tensorflow():
     return tensorflow
 
 
-def import_grain():
+def import_grain() -> Any:
     try:
         import grain
     except ImportError as error:
@@ -17,7 +19,7 @@ def import_grain():
     return grain
 
 
-def import_tfds():
+def import_tfds() -> Any:
     try:
         import tensorflow_datasets
     except ImportError as error:

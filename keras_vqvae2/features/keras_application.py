@@ -1,4 +1,6 @@
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -6,7 +8,9 @@ import numpy as np
 from keras_vqvae2.features.feature_extractor import FeatureExtractor
 
 
-def keras_application(constructor, image_size=224, weights="imagenet"):
+def keras_application(
+    constructor: Callable[..., keras.Model], image_size: int = 224, weights: str | None = "imagenet"
+) -> FeatureExtractor:
     """Features of a network of `keras.applications`, with its own preprocessing.
 
     Floats are rounded to 8 bits and images scaled, bilinear with antialiasing. Features are the
@@ -37,7 +41,7 @@ def keras_application(constructor, image_size=224, weights="imagenet"):
     print(extractor.distance_name)  # FD-MobileNet-untrained
     ```
     """
-    module = sys.modules.get(getattr(constructor, "__module__", None))
+    module: Any = sys.modules.get(getattr(constructor, "__module__", ""))
     name = getattr(constructor, "__name__", None)
     if name is None or getattr(keras.applications, name, None) is not constructor:
         raise ValueError(

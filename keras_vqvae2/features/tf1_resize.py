@@ -1,5 +1,9 @@
+from typing import Any
+
 import keras
 from keras import ops
+
+from keras_vqvae2.hints import Config, Shape, Tensor
 
 
 class TF1BilinearResize(keras.layers.Layer):
@@ -31,11 +35,11 @@ class TF1BilinearResize(keras.layers.Layer):
         - `tf.compat.v1.image.resize_bilinear(images, size, align_corners=False)`.
     """
 
-    def __init__(self, size, **kwargs):
+    def __init__(self, size: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.size = size
 
-    def call(self, images):
+    def call(self, images: Tensor) -> Tensor:
         # Across first, then down, in the order of TensorFlow's kernel.
         return self._along(1, self._along(2, images))
 
@@ -50,8 +54,8 @@ class TF1BilinearResize(keras.layers.Layer):
         a, b = ops.take(images, lower, axis=axis), ops.take(images, upper, axis=axis)
         return a + (b - a) * share
 
-    def compute_output_shape(self, shape):
+    def compute_output_shape(self, shape: Shape) -> Shape:
         return (shape[0], self.size, self.size, shape[3])
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "size": self.size}

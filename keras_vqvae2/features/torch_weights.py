@@ -1,11 +1,13 @@
 """Weights of PyTorch networks for Keras layers that bear their modules' names."""
 
 import hashlib
+from collections.abc import Iterable
 
 import keras
 import numpy as np
 
 from keras_vqvae2.converters.torch_reader import read_torch_file
+from keras_vqvae2.hints import FilePath
 
 # Keras' name of a variable -> PyTorch's.
 _NAMES = {
@@ -18,7 +20,7 @@ _NAMES = {
 }
 
 
-def load_torch_weights(layers, path, network):
+def load_torch_weights(layers: Iterable[keras.layers.Layer], path: FilePath, network: str) -> None:
     """Assigns the arrays of a state dict to layers, all of them or none.
 
     Args:
@@ -75,7 +77,7 @@ def _axes(layer, variable):
     return {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}[len(variable.shape)]
 
 
-def name_with_weights(network, path, published):
+def name_with_weights(network: str, path: FilePath, published: str) -> str:
     """`network` if the file at `path` has the SHA-256 `published`; else a digest is appended."""
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,8 +1,10 @@
 import math
+from typing import Any
 
 import keras
 from keras import ops
 
+from keras_vqvae2.hints import Config, Shape, Tensor, TensorTree
 from keras_vqvae2.layers.dropout import DrawnSeed, dropout
 
 MASKED = -1e9
@@ -53,7 +55,14 @@ class CausalSelfAttention(keras.layers.Layer):
         - Chen et al. 2018, "PixelSNAIL", arXiv 1712.09763, section 2.
     """
 
-    def __init__(self, units, num_heads=8, dropout=0.0, query_chunk=512, **kwargs):
+    def __init__(
+        self,
+        units: int,
+        num_heads: int = 8,
+        dropout: float = 0.0,
+        query_chunk: int = 512,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if units < 1 or num_heads < 1 or units % num_heads:
             raise ValueError(
@@ -68,7 +77,7 @@ class CausalSelfAttention(keras.layers.Layer):
         self.query_chunk = query_chunk
         self.seed_generator = keras.random.SeedGenerator()
 
-    def build(self, query_shape, source_shape):
+    def build(self, query_shape: Shape, source_shape: Shape) -> None:
         for name, shape in (
             ("query", query_shape),
             ("key", source_shape),
@@ -78,7 +87,13 @@ class CausalSelfAttention(keras.layers.Layer):
             projection.build(shape)
             setattr(self, f"{name}_projection", projection)
 
-    def call(self, query, source, training=None, seed=None):
+    def call(
+        self,
+        query: Tensor,
+        source: Tensor,
+        training: bool | None = None,
+        seed: keras.random.SeedGenerator | None = None,
+    ) -> Tensor:
         rows, columns = query.shape[1:3]
         length = rows * columns
         queries = self._heads(self.query_projection(query), length)  # (B, heads, N, d)
@@ -120,17 +135,19 @@ class CausalSelfAttention(keras.layers.Layer):
         scores = ops.where(visible, ops.cast(scores, "float32") * scale, MASKED)
         return ops.softmax(scores, axis=-1) * ops.cast(any_visible, "float32")
 
-    def compute_output_spec(self, query, source, **kwargs):
+    def compute_output_spec(
+        self, query: Tensor, source: Tensor, **kwargs: Any
+    ) -> keras.KerasTensor:
         return keras.KerasTensor((*query.shape[:-1], self.units), self.compute_dtype)
 
     # === One position after the other ===
 
-    def cache(self, batch, rows, columns):
+    def cache(self, batch: int, rows: int, columns: int) -> tuple[Tensor, Tensor]:
         """Keys and values of all positions, each `(batch, heads, rows, columns, d)`."""
         shape = (batch, self.num_heads, rows, columns, self.units // self.num_heads)
         return ops.zeros(shape, self.compute_dtype), ops.zeros(shape, self.compute_dtype)
 
-    def step_weights(self):
+    def step_weights(self) -> TensorTree:
         """Kernels and biases of the query, and of key and value side by side."""
         query, key, value = (
             (ops.cast(p.kernel, self.compute_dtype), ops.cast(p.bias, self.compute_dtype))
@@ -139,7 +156,7 @@ class CausalSelfAttention(keras.layers.Layer):
         both = (ops.concatenate(pair, axis=-1) for pair in zip(key, value))
         return {"query": query, "key_value": tuple(both)}
 
-    def start_row(self, cache, row):
+    def start_row(self, cache: TensorTree, row: Tensor) -> tuple[TensorTree, TensorTree]:
         """Returns `(fixed, left)`: the finished rows, and empty keys and values of this row."""
         batch, heads, rows, columns, width = cache[0].shape
         flat = (batch, heads, rows * columns, width)
@@ -148,7 +165,14 @@ class CausalSelfAttention(keras.layers.Layer):
         empty = ops.zeros((batch, heads, columns, width), self.compute_dtype)
         return fixed, (empty, empty)
 
-    def step(self, weights, fixed, left, column, query):
+    def step(
+        self,
+        weights: TensorTree,
+        fixed: TensorTree,
+        left: TensorTree,
+        column: Tensor,
+        query: Tensor,
+    ) -> Tensor:
         """Output of a column, shape `(batch, units)`, for its query, shape `(batch, channels)`."""
         keys, values, finished = fixed
         kernel, bias = weights["query"]
@@ -165,7 +189,9 @@ class CausalSelfAttention(keras.layers.Layer):
         )  # (B, heads, 1, d)
         return ops.reshape(output, (q.shape[0], self.units))
 
-    def remember(self, weights, left, column, source):
+    def remember(
+        self, weights: TensorTree, left: TensorTree, column: Tensor, source: Tensor
+    ) -> TensorTree:
         """Adds the keys and values of a column, from its source, shape `(batch, channels)`."""
         kernel, bias = weights["key_value"]
         new = ops.matmul(source, kernel) + bias  # (B, 2 * units)
@@ -173,11 +199,11 @@ class CausalSelfAttention(keras.layers.Layer):
         here = ops.cast(ops.arange(left[0].shape[2]) == column, self.compute_dtype)[:, None]
         return tuple(old + here * new[:, i] for i, old in enumerate(left))  # (B, heads, W, d)
 
-    def finish_row(self, cache, left, row):
+    def finish_row(self, cache: TensorTree, left: TensorTree, row: Tensor) -> TensorTree:
         here = (ops.arange(cache[0].shape[2]) == row)[:, None, None]  # (H, 1, 1)
         return tuple(ops.where(here, new[:, :, None], old) for old, new in zip(cache, left))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "units": self.units,

@@ -1,6 +1,9 @@
+from typing import Any
+
 import keras
 from keras import ops
 
+from keras_vqvae2.hints import Config, Shape, Size, Tensor, TensorTree
 from keras_vqvae2.layers.masked_conv2d import MaskedConv2D
 
 
@@ -38,14 +41,21 @@ class CodeConv2D(MaskedConv2D):
         - van den Oord et al. 2016, "Pixel Recurrent Neural Networks", arXiv 1601.06759.
     """
 
-    def __init__(self, filters, kernel_size, num_embeddings, mask_type="A", **kwargs):
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: Size,
+        num_embeddings: int,
+        mask_type: str | None = "A",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(filters, kernel_size, mask_type, **kwargs)
         self.num_embeddings = num_embeddings
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         super().build((*input_shape, self.num_embeddings))
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         rows, columns = inputs.shape[1:]
         codes = ops.pad(
             ops.cast(inputs, "int32"),
@@ -68,7 +78,7 @@ class CodeConv2D(MaskedConv2D):
             for column in range(self.columns_used if row == self.rows_above else columns)
         ]
 
-    def tables(self):
+    def tables(self) -> list[list[Tensor]]:
         """A table `(num_embeddings + 1, filters)` for each row and column of taps.
 
         The first of its rows is zero and stands for -1, no code.
@@ -79,20 +89,20 @@ class CodeConv2D(MaskedConv2D):
         rows, columns = self._taps()
         return [[kernel[row, column] for column in range(columns)] for row in range(rows)]
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: Tensor) -> keras.KerasTensor:
         return keras.KerasTensor((*inputs.shape, self.filters), self.compute_dtype)
 
     # === One position after the other ===
 
-    def cache(self, batch, columns):
+    def cache(self, batch: int, columns: int) -> Tensor:
         """Codes of the last `rows_above` finished rows: before the first row all -1."""
         return ops.full((batch, self.rows_above, columns), -1, "int32")
 
-    def step_weights(self):
+    def step_weights(self) -> TensorTree:
         """The tables of all taps, and the bias."""
         return {"tables": self.tables(), "bias": ops.cast(self.bias, self.compute_dtype)}
 
-    def above(self, weights, cache):
+    def above(self, weights: TensorTree, cache: Tensor) -> Tensor:
         """As `MaskedConv2D.above`, of codes of shape `(batch, rows_above, columns)`."""
         columns = cache.shape[-1]
         padded = ops.pad(cache, ((0, 0), (0, 0), (self.reach, self.reach)), constant_values=-1)
@@ -103,15 +113,15 @@ class CodeConv2D(MaskedConv2D):
                 total = total + ops.take(weights["tables"][row][column], window + 1, axis=0)
         return total
 
-    def start(self, batch):
+    def start(self, batch: int) -> Tensor:
         """Codes of the `reach` columns to the left of the first one. `(batch, reach)`."""
         return ops.full((batch, self.reach), -1, "int32")
 
-    def step(self, weights, left, above):
+    def step(self, weights: TensorTree, left: Tensor, above: Tensor) -> Tensor:
         """Outputs of a column, shape `(batch, filters)`, from the codes to its left."""
         for column, table in enumerate(weights["tables"][self.rows_above][: self.reach]):
             above = above + ops.take(table, left[:, column] + 1, axis=0)
         return above
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "num_embeddings": self.num_embeddings}

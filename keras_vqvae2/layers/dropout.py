@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_vqvae2 import backend
+from keras_vqvae2.hints import Tensor
 
 
 class DrawnSeed(keras.random.SeedGenerator):
@@ -13,10 +14,10 @@ class DrawnSeed(keras.random.SeedGenerator):
         seed: The `keras.random.SeedGenerator` it is drawn from.
     """
 
-    def __init__(self, seed):
+    def __init__(self, seed: keras.random.SeedGenerator) -> None:
         self.drawn = seed.next()
 
-    def next(self, ordered=True):
+    def next(self, ordered: bool = True) -> Tensor:
         return self.drawn
 
 
@@ -27,16 +28,16 @@ class ReplicaSeed(keras.random.SeedGenerator):
         seed: The `keras.random.SeedGenerator`.
     """
 
-    def __init__(self, seed):
+    def __init__(self, seed: keras.random.SeedGenerator) -> None:
         self.seed = seed
 
-    def next(self, ordered=True):
+    def next(self, ordered: bool = True) -> Tensor:
         drawn = self.seed.next(ordered)
         # Far from the seeds that follow: a generator counts in ones.
         return drawn + ops.cast(ops.multiply(backend.replica_index(), 1_000_003), drawn.dtype)
 
 
-def dropout(x, rate, seed):
+def dropout(x: Tensor, rate: float, seed: keras.random.SeedGenerator) -> Tensor:
     """Zeroes a share `rate` of `x` and scales the rest by `1 / (1 - rate)`.
 
     `keras.random.dropout` leaves the seed aside on PyTorch unless it was given as a number.

@@ -1,6 +1,9 @@
+from typing import Any
+
 import keras
 from keras import ops
 
+from keras_vqvae2.hints import Config, Shape, Size, Tensor, TensorTree
 from keras_vqvae2.layers.dropout import dropout
 from keras_vqvae2.layers.masked_conv2d import MaskedConv2D
 
@@ -52,13 +55,13 @@ class GatedResidualBlock(keras.layers.Layer):
 
     def __init__(
         self,
-        residual_units,
-        kernel_size=1,
-        mask_type=None,
-        dropout=0.0,
-        num_classes=None,
-        **kwargs,
-    ):
+        residual_units: int,
+        kernel_size: Size = 1,
+        mask_type: str | None = None,
+        dropout: float = 0.0,
+        num_classes: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if not 0 <= dropout < 1:
             raise ValueError(f"Expected a number in [0, 1). Received: dropout={dropout}")
@@ -69,7 +72,13 @@ class GatedResidualBlock(keras.layers.Layer):
         self.num_classes = num_classes
         self.seed_generator = keras.random.SeedGenerator()
 
-    def build(self, inputs_shape, auxiliary_shape=None, condition_shape=None, labels_shape=None):
+    def build(
+        self,
+        inputs_shape: Shape,
+        auxiliary_shape: Shape | None = None,
+        condition_shape: Shape | None = None,
+        labels_shape: Shape | None = None,
+    ) -> None:
         channels = inputs_shape[-1]
         common = {"kernel_size": self.kernel_size, "mask_type": self.mask_type}
         self.conv_1 = self._add(MaskedConv2D, self.residual_units, name="conv_1", **common)
@@ -80,7 +89,9 @@ class GatedResidualBlock(keras.layers.Layer):
         )
         self.conv_1.build(inputs_shape)
         self.conv_2.build((*inputs_shape[:-1], self.residual_units))
-        self.auxiliary_projection = self.condition_projection = self.label_table = None
+        self.auxiliary_projection: Any = None
+        self.condition_projection: Any = None
+        self.label_table: Any = None
         if auxiliary_shape is not None:
             self.auxiliary_projection = self._add(
                 MaskedConv2D,
@@ -103,7 +114,15 @@ class GatedResidualBlock(keras.layers.Layer):
     def _add(self, layer_class, *args, **kwargs):
         return layer_class(*args, dtype=self.dtype_policy, **kwargs)
 
-    def call(self, inputs, auxiliary=None, condition=None, labels=None, training=None, seed=None):
+    def call(
+        self,
+        inputs: Tensor,
+        auxiliary: Tensor | None = None,
+        condition: Tensor | None = None,
+        labels: Tensor | None = None,
+        training: bool | None = None,
+        seed: keras.random.SeedGenerator | None = None,
+    ) -> Tensor:
         hidden = self.conv_1(ops.elu(inputs))
         if auxiliary is not None:
             hidden = hidden + self.auxiliary_projection(ops.elu(auxiliary))
@@ -120,18 +139,18 @@ class GatedResidualBlock(keras.layers.Layer):
     def _label_rows(self, labels):
         return ops.take(ops.cast(self.label_table, self.compute_dtype), labels, axis=0)
 
-    def compute_output_spec(self, inputs, **kwargs):
+    def compute_output_spec(self, inputs: Tensor, **kwargs: Any) -> keras.KerasTensor:
         return keras.KerasTensor(inputs.shape, self.compute_dtype)
 
     # === One position after the other ===
 
-    def cache(self, batch, columns, channels):
+    def cache(self, batch: int, columns: int, channels: int) -> tuple[Tensor, Tensor]:
         return (
             self.conv_1.cache(batch, columns, channels),
             self.conv_2.cache(batch, columns, self.residual_units),
         )
 
-    def step_weights(self):
+    def step_weights(self) -> TensorTree:
         """The weights of the parts, for `start_row`, `step` and `point`."""
         weights = {"conv_1": self.conv_1.step_weights(), "conv_2": self.conv_2.step_weights()}
         if self.auxiliary_projection is not None:
@@ -142,7 +161,13 @@ class GatedResidualBlock(keras.layers.Layer):
             weights["labels"] = ops.cast(self.label_table, self.compute_dtype)
         return weights
 
-    def start_row(self, weights, cache, condition=None, labels=None):
+    def start_row(
+        self,
+        weights: TensorTree,
+        cache: TensorTree,
+        condition: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> tuple[TensorTree, TensorTree]:
         """Prepares a row.
 
         Args:
@@ -168,7 +193,9 @@ class GatedResidualBlock(keras.layers.Layer):
         )
         return (above_1, above_2), left
 
-    def step(self, weights, columns, left, inputs):
+    def step(
+        self, weights: TensorTree, columns: TensorTree, left: TensorTree, inputs: Tensor
+    ) -> tuple[Tensor, TensorTree, TensorTree]:
         """Advances by one column.
 
         Args:
@@ -186,14 +213,14 @@ class GatedResidualBlock(keras.layers.Layer):
         gate, left_2 = self.conv_2.step(weights["conv_2"], left[1], columns[1], before_2)
         return inputs + glu(gate), (left_1, left_2), (before_1, before_2)
 
-    def point(self, weights, inputs, auxiliary=None):
+    def point(self, weights: TensorTree, inputs: Tensor, auxiliary: Tensor | None = None) -> Tensor:
         """The block at one position, for a kernel of size 1. `(batch, channels)` to the same."""
         hidden = _dense(weights["conv_1"], inputs)
         if auxiliary is not None:
             hidden = hidden + _dense(weights["auxiliary"], auxiliary)
         return inputs + glu(_dense(weights["conv_2"], hidden))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "residual_units": self.residual_units,
@@ -204,7 +231,7 @@ class GatedResidualBlock(keras.layers.Layer):
         }
 
 
-def glu(x):
+def glu(x: Tensor) -> Tensor:
     """Gated linear unit: the first half of the channels times the sigmoid of the second."""
     value, gate = ops.split(x, 2, axis=-1)
     return value * ops.sigmoid(gate)

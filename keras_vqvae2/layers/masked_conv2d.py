@@ -1,6 +1,10 @@
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
+
+from keras_vqvae2.hints import Config, Shape, Size, Tensor, TensorTree
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae2")
@@ -51,12 +55,12 @@ class MaskedConv2D(keras.layers.Layer):
 
     def __init__(
         self,
-        filters,
-        kernel_size,
-        mask_type="B",
-        kernel_initializer="glorot_uniform",
-        **kwargs,
-    ):
+        filters: int,
+        kernel_size: Size,
+        mask_type: str | None = "B",
+        kernel_initializer: str | keras.Initializer = "glorot_uniform",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
         if len(size) != 2 or any(s < 1 or s % 2 != 1 for s in size):
@@ -77,7 +81,7 @@ class MaskedConv2D(keras.layers.Layer):
         # Columns of the current row that are used: those to the left, the centre, those right.
         self.columns_used = {"A": self.reach, "B": self.reach + 1, None: size[1]}[mask_type]
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         shape = (*self._taps(), input_shape[-1], self.filters)
         self.kernel = self.add_weight(
             name="kernel", shape=shape, initializer=self.kernel_initializer
@@ -94,7 +98,7 @@ class MaskedConv2D(keras.layers.Layer):
         kernel = ops.convert_to_tensor(self.kernel)
         return kernel * ops.cast(self._mask, kernel.dtype) if self.mask_type else kernel
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         if self.kernel_size == (1, 1):
             kernel = ops.reshape(self._masked_kernel(), (-1, self.filters))  # (C, F)
             return ops.matmul(inputs, kernel) + self.bias
@@ -104,16 +108,16 @@ class MaskedConv2D(keras.layers.Layer):
         )
         return ops.conv(padded, self._masked_kernel(), padding="valid") + self.bias
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.filters)
 
     # === One position after the other ===
 
-    def cache(self, batch, columns, channels):
+    def cache(self, batch: int, columns: int, channels: int) -> Tensor:
         """Inputs of the last `rows_above` finished rows: before the first row all zero."""
         return ops.zeros((batch, self.rows_above, columns, channels), self.compute_dtype)
 
-    def step_weights(self):
+    def step_weights(self) -> TensorTree:
         """The weights as matrices: `"above"` for finished rows, `"row"` for the current one."""
         kernel = ops.cast(self.kernel, self.compute_dtype)
         return {
@@ -123,7 +127,7 @@ class MaskedConv2D(keras.layers.Layer):
             "bias": ops.cast(self.bias, self.compute_dtype),
         }
 
-    def above(self, weights, cache):
+    def above(self, weights: TensorTree, cache: Tensor) -> Tensor:
         """What the finished rows and the bias add to the coming row.
 
         Args:
@@ -144,11 +148,13 @@ class MaskedConv2D(keras.layers.Layer):
         ]
         return ops.matmul(ops.concatenate(taps, axis=-1), weights["above"]) + weights["bias"]
 
-    def start(self, batch, channels):
+    def start(self, batch: int, channels: int) -> Tensor:
         """Inputs of the `reach` columns to the left of the first one. `(batch, reach * C)`."""
         return ops.zeros((batch, self.reach * channels), self.compute_dtype)
 
-    def step(self, weights, left, above, inputs):
+    def step(
+        self, weights: TensorTree, left: Tensor, above: Tensor, inputs: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Advances by one column.
 
         Args:
@@ -164,7 +170,7 @@ class MaskedConv2D(keras.layers.Layer):
         seen = left if self.mask_type == "A" else known
         return above + ops.matmul(seen, weights["row"]), known[:, inputs.shape[-1] :]
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "filters": self.filters,

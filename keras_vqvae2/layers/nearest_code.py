@@ -1,12 +1,13 @@
 from keras import ops
 
 from keras_vqvae2 import backend
+from keras_vqvae2.hints import Tensor
 
 # Scores held at a time: 2**21 float32 are 8 MiB, which stay in a CPU's cache.
 MAX_SCORES = 2**21
 
 
-def nearest_code(vectors, codebook, max_scores=MAX_SCORES):
+def nearest_code(vectors: Tensor, codebook: Tensor, max_scores: int = MAX_SCORES) -> Tensor:
     """Index of the nearest code for each vector, in Euclidean distance.
 
     The scores of `N` vectors against `K` codes are computed `max_scores` at a time, so that memory

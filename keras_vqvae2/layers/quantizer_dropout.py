@@ -1,7 +1,10 @@
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_vqvae2 import backend
+from keras_vqvae2.hints import Config, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae2")
@@ -40,7 +43,7 @@ class QuantizerDropout(keras.layers.Layer):
           quantizers of a residual cascade. VQ-VAE-2 has no such dropout.
     """
 
-    def __init__(self, rate, seed=None, **kwargs):
+    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not 0 <= rate < 1:
             raise ValueError(f"Expected a number in [0, 1). Received: rate={rate}")
@@ -49,7 +52,7 @@ class QuantizerDropout(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.built = True
 
-    def call(self, quantized, mean, training=None):
+    def call(self, quantized: Tensor, mean: Tensor, training: bool | None = None) -> Tensor:
         if not training:
             return quantized
         # Drawn for the whole batch, of which a replica takes its part: replicas change nothing.
@@ -58,8 +61,8 @@ class QuantizerDropout(keras.layers.Layer):
         keep = ops.take(uniforms, backend.replica_index(), axis=0) >= self.rate  # (B, 1, 1, 1)
         return ops.where(keep, quantized, ops.stop_gradient(mean))
 
-    def compute_output_shape(self, quantized_shape, mean_shape):
+    def compute_output_shape(self, quantized_shape: Shape, mean_shape: Shape) -> Shape:
         return quantized_shape
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}

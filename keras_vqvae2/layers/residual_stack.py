@@ -1,5 +1,9 @@
+from typing import Any
+
 import keras
 from keras import ops
+
+from keras_vqvae2.hints import Config, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae2")
@@ -38,7 +42,9 @@ class ResidualStack(keras.layers.Layer):
         - Razavi et al. 2019, arXiv 1906.00446, section 3.1 and appendix A.1.
     """
 
-    def __init__(self, residual_units, num_blocks=2, rectified_skip=False, **kwargs):
+    def __init__(
+        self, residual_units: int, num_blocks: int = 2, rectified_skip: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         if int(residual_units) != residual_units or residual_units < 1:
             raise ValueError(f"Expected a positive integer. Received: {residual_units=}")
@@ -48,7 +54,7 @@ class ResidualStack(keras.layers.Layer):
         self.num_blocks = num_blocks
         self.rectified_skip = rectified_skip
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         channels = input_shape[-1]
         self.blocks = []
         for i in range(self.num_blocks):
@@ -60,7 +66,7 @@ class ResidualStack(keras.layers.Layer):
             back.build((*input_shape[:-1], self.residual_units))
             self.blocks.append((wide, back))
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         x = inputs
         for wide, back in self.blocks:
             rectified = ops.relu(x)
@@ -68,10 +74,10 @@ class ResidualStack(keras.layers.Layer):
             x = skip + back(ops.relu(wide(rectified)))
         return ops.relu(x)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "residual_units": self.residual_units,

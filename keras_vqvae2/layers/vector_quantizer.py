@@ -1,8 +1,11 @@
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_vqvae2 import backend
+from keras_vqvae2.hints import Config, Shape, Tensor, TensorTree
 from keras_vqvae2.layers.gradient_estimators import ESTIMATORS
 from keras_vqvae2.layers.nearest_code import nearest_code
 
@@ -90,15 +93,15 @@ class VectorQuantizer(keras.layers.Layer):
 
     def __init__(
         self,
-        num_embeddings,
-        embedding_dim,
-        commitment_cost=0.25,
-        decay=0.99,
-        data_initialization=True,
-        restart_threshold=0.1,
-        gradient="straight_through",
-        **kwargs,
-    ):
+        num_embeddings: int,
+        embedding_dim: int,
+        commitment_cost: float = 0.25,
+        decay: float = 0.99,
+        data_initialization: bool = True,
+        restart_threshold: float = 0.1,
+        gradient: str = "straight_through",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         for name, value in (("num_embeddings", num_embeddings), ("embedding_dim", embedding_dim)):
             if int(value) != value or value < 1:
@@ -126,7 +129,7 @@ class VectorQuantizer(keras.layers.Layer):
 
     # === State ===
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         if input_shape[-1] != self.embedding_dim:
             raise ValueError(
                 f"{type(self).__name__} expected vectors of width embedding_dim="
@@ -157,17 +160,17 @@ class VectorQuantizer(keras.layers.Layer):
         )
 
     @property
-    def codebook(self):
+    def codebook(self) -> Tensor:
         """The codes, float32 of shape `(num_embeddings, embedding_dim)`."""
         return ops.add(self.anchors, self.offsets)
 
     @property
-    def mean_code(self):
+    def mean_code(self) -> Tensor:
         """The codes' mean, weighted by how often each is chosen. Shape `(embedding_dim,)`."""
         weights = ops.expand_dims(self.ema_counts / ops.sum(self.ema_counts), -1)  # (K, 1)
         return ops.sum(weights * self.codebook, axis=0)
 
-    def set_codebook(self, codebook):
+    def set_codebook(self, codebook: Tensor) -> None:
         """Puts given codes in place, as if they had just been placed from data.
 
         Args:
@@ -183,7 +186,6 @@ class VectorQuantizer(keras.layers.Layer):
             )
         if not self.built:
             self.build((None, self.embedding_dim))
-            self.built = True
         self._place_codes(
             ops.ones((self.num_embeddings,), dtype="bool"),
             ops.convert_to_tensor(codebook, dtype="float32"),
@@ -193,7 +195,13 @@ class VectorQuantizer(keras.layers.Layer):
 
     # === Call ===
 
-    def call(self, inputs, training=None, reverse=False, return_loss=False):
+    def call(
+        self,
+        inputs: Tensor,
+        training: bool | None = None,
+        reverse: bool = False,
+        return_loss: bool = False,
+    ) -> Tensor | tuple[Tensor, ...]:
         if reverse:
             return self._look_up(inputs)
         learning = bool(training) and self.trainable
@@ -223,7 +231,13 @@ class VectorQuantizer(keras.layers.Layer):
         outputs = quantized, ops.reshape(indices, shape[:-1])
         return (*outputs, loss) if return_loss else outputs
 
-    def compute_output_spec(self, inputs, training=None, reverse=False, return_loss=False):
+    def compute_output_spec(
+        self,
+        inputs: Tensor,
+        training: bool | None = None,
+        reverse: bool = False,
+        return_loss: bool = False,
+    ) -> TensorTree:
         if reverse:
             return keras.KerasTensor((*inputs.shape, self.embedding_dim), self.compute_dtype)
         outputs = (
@@ -297,7 +311,7 @@ class VectorQuantizer(keras.layers.Layer):
         self.anchors.assign(ops.where(mask[:, None], codes - self.offsets, self.anchors.value))
         self.ema_counts.assign(ops.where(mask, count, self.ema_counts.value))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "num_embeddings": self.num_embeddings,

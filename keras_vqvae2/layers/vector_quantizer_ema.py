@@ -1,7 +1,10 @@
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_vqvae2 import backend
+from keras_vqvae2.hints import Config, Tensor
 from keras_vqvae2.layers.vector_quantizer import VectorQuantizer, mean_squared_error
 
 
@@ -58,14 +61,14 @@ class VectorQuantizerEMA(VectorQuantizer):
 
     def __init__(
         self,
-        num_embeddings,
-        embedding_dim,
-        commitment_cost=0.25,
-        decay=0.99,
-        zero_debias=False,
-        epsilon=0.0,
-        **kwargs,
-    ):
+        num_embeddings: int,
+        embedding_dim: int,
+        commitment_cost: float = 0.25,
+        decay: float = 0.99,
+        zero_debias: bool = False,
+        epsilon: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(num_embeddings, embedding_dim, commitment_cost, decay, **kwargs)
         if epsilon < 0:
             raise ValueError(f"Expected a non-negative number. Received: epsilon={epsilon}")
@@ -81,7 +84,7 @@ class VectorQuantizerEMA(VectorQuantizer):
         self.ema_sums = self._add_state("ema_sums", shape, "uniform")
 
     @property
-    def codebook(self):
+    def codebook(self) -> Tensor:
         counts, sums = self.ema_counts.value, self.ema_sums.value
         if self.zero_debias:
             updates = ops.cast(self.updates, "float32")
@@ -110,5 +113,5 @@ class VectorQuantizerEMA(VectorQuantizer):
         self.ema_sums.assign(ops.where(mask[:, None], codes * count, self.ema_sums.value))
         self.ema_counts.assign(ops.where(mask, count, self.ema_counts.value))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "zero_debias": self.zero_debias, "epsilon": self.epsilon}

@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_vqvae2.data import class_names, images_from_arrays, images_from_folder
 from keras_vqvae2.data.image_folder import list_images
+from keras_vqvae2.hints import Dataset, FilePath, Tensor
 from keras_vqvae2.metrics.classifier_protocol import (
     ClassifierProtocol,
     StepwiseDecay,
@@ -14,7 +15,14 @@ from keras_vqvae2.metrics.classifier_protocol import (
 )
 
 
-def classification_accuracy_score(train, test, num_classes, protocol=None, seed=0, verbose=1):
+def classification_accuracy_score(
+    train: tuple[Tensor, Tensor] | FilePath | Dataset,
+    test: tuple[Tensor, Tensor] | FilePath | Dataset,
+    num_classes: int,
+    protocol: ClassifierProtocol | None = None,
+    seed: int = 0,
+    verbose: int = 1,
+) -> dict[str, float]:
     """Trains a classifier on samples only and tests it on real images.
 
     A generator whose samples teach a classifier as much as real images do has caught what tells the

@@ -1,13 +1,16 @@
 """How the classifier of the classification accuracy score is built and trained."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 from keras import ops
 
+from keras_vqvae2.hints import Config, Tensor
 
-def build_small_resnet(image_shape, num_classes):
+
+def build_small_resnet(image_shape: Sequence[int], num_classes: int) -> keras.Model:
     """A ResNet of three stages with one basic block each, for images of about 64x64 on a CPU.
 
     Args:
@@ -23,7 +26,7 @@ def build_small_resnet(image_shape, num_classes):
     return _build_resnet(image_shape, num_classes, (64, 128, 256), (1, 1, 1), "basic_block")
 
 
-def build_resnet50(image_shape, num_classes):
+def build_resnet50(image_shape: Sequence[int], num_classes: int) -> keras.Model:
     """ResNet-50, the network of the published scores.
 
     Args:
@@ -78,7 +81,7 @@ class ClassifierProtocol:
         - Goyal et al. 2017, "Accurate, Large Minibatch SGD", arXiv 1706.02677, for the schedule.
     """
 
-    build: Callable = build_small_resnet
+    build: Callable[[Sequence[int], int], keras.Model] = build_small_resnet
     image_size: int = 64
     random_resized_crop: bool = False
     epochs: int = 30
@@ -86,7 +89,7 @@ class ClassifierProtocol:
     learning_rate: float = 0.2
     weight_decay: float = 5e-4
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("image_size", "epochs", "batch_size"):
             value = getattr(self, name)
             if int(value) != value or value < 1:
@@ -101,7 +104,7 @@ class ClassifierProtocol:
             )
 
 
-def resnet50_imagenet_protocol():
+def resnet50_imagenet_protocol() -> ClassifierProtocol:
     """The full-size protocol, for ImageNet at 256x256 on accelerators.
 
     ResNet-50, 90 epochs of random resized crops of 224x224, learning rate 0.1 for each 256 images,
@@ -134,7 +137,7 @@ def resnet50_imagenet_protocol():
     )
 
 
-def import_keras_cv():
+def import_keras_cv() -> Any:
     try:
         import keras_cv
     except ImportError as error:
@@ -170,15 +173,15 @@ def _build_resnet(image_shape, num_classes, filters, blocks, block_type):
 class StepwiseDecay(keras.optimizers.schedules.LearningRateSchedule):
     """Linear warm-up over an 18th of the steps, then divided by ten at 3/9, 6/9 and 8/9."""
 
-    def __init__(self, peak, steps):
+    def __init__(self, peak: float, steps: int) -> None:
         self.peak = peak
         self.steps = steps
 
-    def __call__(self, step):
+    def __call__(self, step: Tensor) -> Tensor:
         # The first step is not at zero, where it would teach nothing.
         done = (ops.cast(step, "float32") + 1.0) / self.steps
         drops = sum(ops.cast(done > part / 9, "float32") for part in (3, 6, 8))
         return self.peak * ops.minimum(1.0, 18.0 * done) * ops.power(0.1, drops)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"peak": self.peak, "steps": self.steps}

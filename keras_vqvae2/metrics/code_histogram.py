@@ -1,13 +1,16 @@
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_vqvae2 import backend
+from keras_vqvae2.hints import Config, Tensor
 
 
 class CodeHistogram(keras.metrics.Metric):
     """Counts how often each code was chosen since the last reset; base of the codebook metrics."""
 
-    def __init__(self, num_embeddings, name=None, **kwargs):
+    def __init__(self, num_embeddings: int, name: str | None = None, **kwargs: Any) -> None:
         super().__init__(name=name, **kwargs)
         if int(num_embeddings) != num_embeddings or num_embeddings < 1:
             raise ValueError(f"Expected a positive integer. Received: {num_embeddings=}")
@@ -16,7 +19,7 @@ class CodeHistogram(keras.metrics.Metric):
             shape=(self.num_embeddings,), initializer="zeros", name="counts", dtype="float32"
         )
 
-    def update_state(self, indices, sample_weight=1.0):
+    def update_state(self, indices: Tensor, sample_weight: Tensor = 1.0) -> None:
         """Adds a batch of codes.
 
         Args:
@@ -27,5 +30,5 @@ class CodeHistogram(keras.metrics.Metric):
         weights = ops.ones_like(indices, dtype="float32") * sample_weight
         self.counts.assign_add(backend.segment_sum(weights, indices, self.num_embeddings))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "num_embeddings": self.num_embeddings}

@@ -1,6 +1,9 @@
+from typing import Any
+
 import keras
 from keras import ops
 
+from keras_vqvae2.hints import Tensor
 from keras_vqvae2.metrics.code_histogram import CodeHistogram
 
 
@@ -26,10 +29,12 @@ class CodebookPerplexity(CodeHistogram):
     ```
     """
 
-    def __init__(self, num_embeddings, name="codebook_perplexity", **kwargs):
+    def __init__(
+        self, num_embeddings: int, name: str = "codebook_perplexity", **kwargs: Any
+    ) -> None:
         super().__init__(num_embeddings, name=name, **kwargs)
 
-    def result(self):
+    def result(self) -> Tensor:
         counts = ops.convert_to_tensor(self.counts)
         p = counts / ops.maximum(ops.sum(counts), 1.0)
         return ops.exp(-ops.sum(p * ops.log(ops.maximum(p, 1e-30))))

@@ -1,6 +1,9 @@
+from typing import Any
+
 import keras
 from keras import ops
 
+from keras_vqvae2.hints import Tensor
 from keras_vqvae2.metrics.code_histogram import CodeHistogram
 
 
@@ -23,8 +26,8 @@ class CodebookUsage(CodeHistogram):
     ```
     """
 
-    def __init__(self, num_embeddings, name="codebook_usage", **kwargs):
+    def __init__(self, num_embeddings: int, name: str = "codebook_usage", **kwargs: Any) -> None:
         super().__init__(num_embeddings, name=name, **kwargs)
 
-    def result(self):
+    def result(self) -> Tensor:
         return ops.mean(ops.cast(ops.convert_to_tensor(self.counts) > 0, "float32"))

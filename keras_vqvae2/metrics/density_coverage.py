@@ -1,6 +1,9 @@
+from typing import Any
+
 import keras
 import numpy as np
 
+from keras_vqvae2.hints import Config, Tensor
 from keras_vqvae2.metrics.feature_sets import FeatureSetMetric
 from keras_vqvae2.metrics.nearest_neighbours import (
     Distances,
@@ -10,7 +13,7 @@ from keras_vqvae2.metrics.nearest_neighbours import (
 )
 
 
-def density_coverage(features, reference, nearest_k=5):
+def density_coverage(features: Tensor, reference: Tensor, nearest_k: int = 5) -> dict[str, float]:
     """Density and coverage of generated images, by their features.
 
     Around each reference feature lies a ball that reaches to its `nearest_k`-th nearest neighbour
@@ -101,7 +104,13 @@ class DensityCoverage(FeatureSetMetric):
         - Naeem et al. 2020, arXiv 2002.09797; see `density_coverage`.
     """
 
-    def __init__(self, reference=None, nearest_k=5, name="density_coverage", **kwargs):
+    def __init__(
+        self,
+        reference: Tensor | None = None,
+        nearest_k: int = 5,
+        name: str = "density_coverage",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(reference, name=name, **kwargs)
         check_nearest_k(nearest_k)
         self.nearest_k = int(nearest_k)
@@ -109,5 +118,5 @@ class DensityCoverage(FeatureSetMetric):
     def _compare(self, generated, reference):
         return density_coverage(generated.features(), reference.features(), self.nearest_k)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "nearest_k": self.nearest_k}

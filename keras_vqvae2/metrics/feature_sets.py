@@ -1,11 +1,16 @@
 """What the metrics that compare two sets of features share."""
 
+from collections.abc import Iterable
+from typing import Any, Self
+
 import keras
 import numpy as np
 from keras import ops
 
+from keras_vqvae2.hints import Tensor
 
-def as_features(features):
+
+def as_features(features: Tensor) -> np.ndarray:
     """Features as a matrix of the host, checked.
 
     Args:
@@ -34,7 +39,7 @@ def as_features(features):
     return features
 
 
-def check_widths(width, reference_width):
+def check_widths(width: int | None, reference_width: int | None) -> None:
     """Raises `ValueError` if two sets of features differ in their width."""
     if width != reference_width:
         raise ValueError(
@@ -45,24 +50,24 @@ def check_widths(width, reference_width):
 class FeatureCollection:
     """Features as they come, kept whole: `N * D * 4` bytes where they are float32."""
 
-    def __init__(self):
-        self._batches = []
+    def __init__(self) -> None:
+        self._batches: list[np.ndarray] = []
 
     @property
-    def count(self):
+    def count(self) -> int:
         return sum(map(len, self._batches))
 
-    def update(self, features):
+    def update(self, features: Tensor) -> None:
         features = as_features(features)
         if self._batches:
             check_widths(features.shape[1], self._batches[0].shape[1])
         self._batches.append(features.copy())  # the caller may write into its array again
 
-    def merge(self, other):
+    def merge(self, other: Self) -> None:
         for batch in other._batches:
             self.update(batch)
 
-    def features(self):
+    def features(self) -> np.ndarray:
         """All of them, shape `(N, D)`."""
         if len(self._batches) > 1:
             self._batches = [np.concatenate(self._batches)]
@@ -82,7 +87,9 @@ class FeatureSetMetric(keras.metrics.Metric):
         name: Name of the metric.
     """
 
-    def __init__(self, reference=None, name=None, **kwargs):
+    def __init__(
+        self, reference: Tensor | None = None, name: str | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(name=name, **kwargs)
         self._generated = self._new_set()
         self._reference_is_given = reference is not None
@@ -99,7 +106,7 @@ class FeatureSetMetric(keras.metrics.Metric):
     def _compare(self, generated, reference):
         raise NotImplementedError
 
-    def update_state(self, features):
+    def update_state(self, features: Tensor) -> None:
         """Adds generated features.
 
         Args:
@@ -110,7 +117,7 @@ class FeatureSetMetric(keras.metrics.Metric):
         """
         self._generated.update(features)
 
-    def update_reference(self, features):
+    def update_reference(self, features: Tensor) -> None:
         """Adds reference features.
 
         Args:
@@ -127,17 +134,17 @@ class FeatureSetMetric(keras.metrics.Metric):
             )
         self._reference.update(features)
 
-    def result(self):
+    def result(self) -> Any:
         for features, name in ((self._generated, "generated"), (self._reference, "reference")):
             if not features.count:
                 raise ValueError(f"Expected {name} features before result(). Received: none")
         return self._compare(self._generated, self._reference)
 
-    def reset_state(self):
+    def reset_state(self) -> None:
         """Forgets the generated features and keeps the reference."""
         self._generated = self._new_set()
 
-    def merge_state(self, metrics):
+    def merge_state(self, metrics: Iterable[Self]) -> None:
         """Adds what other metrics have seen, as if this one had seen it after its own.
 
         Reference features that came by `update_reference` are added too, at every call: merge

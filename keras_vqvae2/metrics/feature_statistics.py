@@ -1,8 +1,10 @@
 import zipfile
+from typing import Any, Self
 
 import numpy as np
 
 from keras_vqvae2.files import replacing
+from keras_vqvae2.hints import FilePath, Tensor
 from keras_vqvae2.metrics.feature_sets import as_features, check_widths
 
 _BLOCK = 4096  # rows turned into float64 at a time
@@ -46,30 +48,31 @@ class FeatureStatistics:
         - Chan, Golub, LeVeque 1983, "Algorithms for Computing the Sample Variance".
     """
 
-    def __init__(self, features=None, extractor=None):
+    def __init__(self, features: Tensor | None = None, extractor: str | None = None) -> None:
         if not isinstance(extractor, (str, type(None))):
             raise ValueError(f"Expected a name or None. Received: {extractor=}")
         self.extractor = extractor
         self.count = 0
-        self._mean = self._scatter = None
+        self._mean: Any = None  # arrays, as soon as there are features
+        self._scatter: Any = None
         if features is not None:
             self.update(features)
 
     @property
-    def width(self):
+    def width(self) -> int | None:
         return None if self._mean is None else len(self._mean)
 
     @property
-    def mean(self):
+    def mean(self) -> np.ndarray:
         self._check_count(1)
         return self._mean.copy()
 
     @property
-    def covariance(self):
+    def covariance(self) -> np.ndarray:
         self._check_count(2)
         return self._scatter / (self.count - 1)
 
-    def update(self, features):
+    def update(self, features: Tensor) -> None:
         """Adds features.
 
         Args:
@@ -89,7 +92,7 @@ class FeatureStatistics:
             block -= mean
             self._join(len(block), mean, block)
 
-    def merge(self, other):
+    def merge(self, other: Self) -> None:
         """Adds what another `FeatureStatistics` has seen, and its extractor if none is known.
 
         Raises:
@@ -116,7 +119,7 @@ class FeatureStatistics:
         self._mean = self._mean + (count / total) * step
         self.count = total
 
-    def save(self, path):
+    def save(self, path: FilePath) -> None:
         """Writes an `.npz` file: `mu`, `sigma` (the names other tools read), `count`, `extractor`.
 
         Args:
@@ -127,14 +130,14 @@ class FeatureStatistics:
         """
         if not str(path).endswith(".npz"):
             raise ValueError(f"Expected a name that ends in .npz. Received: {path}")
-        content = {"mu": self.mean, "sigma": self.covariance, "count": self.count}
+        content: dict[str, Any] = {"mu": self.mean, "sigma": self.covariance, "count": self.count}
         if self.extractor is not None:
             content["extractor"] = self.extractor
         with replacing(path) as temporary:
             np.savez(temporary, **content)
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: FilePath) -> Self:
         """Reads a file that `save` wrote.
 
         Args:
@@ -169,7 +172,7 @@ class FeatureStatistics:
             raise ValueError(f"Expected at least {needed} samples. Received: {self.count}")
 
 
-def check_extractors(statistics, reference):
+def check_extractors(statistics: FeatureStatistics, reference: FeatureStatistics) -> None:
     """Raises `ValueError` if the two are known to be of different networks' features."""
     names = statistics.extractor, reference.extractor
     if None not in names and names[0] != names[1]:
@@ -178,7 +181,7 @@ def check_extractors(statistics, reference):
         )
 
 
-def check_moments(mean, covariance):
+def check_moments(mean: Tensor, covariance: Tensor) -> None:
     """Raises `ValueError` unless these can be a mean `(D,)` and a covariance `(D, D)`."""
     mean, covariance = np.asarray(mean), np.asarray(covariance)
     if mean.ndim != 1 or covariance.shape != 2 * mean.shape:

@@ -1,9 +1,11 @@
 import contextlib
 import warnings
+from typing import Any
 
 import keras
 import numpy as np
 
+from keras_vqvae2.hints import Config, Tensor
 from keras_vqvae2.metrics.feature_sets import FeatureSetMetric, check_widths
 from keras_vqvae2.metrics.feature_statistics import (
     FeatureStatistics,
@@ -12,7 +14,10 @@ from keras_vqvae2.metrics.feature_statistics import (
 )
 
 
-def frechet_distance(features, reference):
+def frechet_distance(
+    features: Tensor | tuple[Tensor, Tensor] | FeatureStatistics,
+    reference: Tensor | tuple[Tensor, Tensor] | FeatureStatistics,
+) -> float:
     """Fréchet distance between the Gaussians of two sets of features.
 
     `|m - r|^2 + tr(A + B - 2 (A B)^(1/2))`, with means `m`, `r` and unbiased covariances `A`, `B`,
@@ -141,7 +146,13 @@ class FrechetDistance(FeatureSetMetric):
         - Heusel et al. 2017, arXiv 1706.08500; see `frechet_distance`.
     """
 
-    def __init__(self, reference=None, extractor=None, name="frechet_distance", **kwargs):
+    def __init__(
+        self,
+        reference: Tensor | FeatureStatistics | None = None,
+        extractor: str | None = None,
+        name: str = "frechet_distance",
+        **kwargs: Any,
+    ) -> None:
         self.extractor = extractor  # new sets are of it
         super().__init__(reference, name=name, **kwargs)
 
@@ -159,5 +170,5 @@ class FrechetDistance(FeatureSetMetric):
     def _compare(self, generated, reference):
         return frechet_distance(generated, reference)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "extractor": self.extractor}

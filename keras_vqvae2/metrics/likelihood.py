@@ -1,11 +1,24 @@
 import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_vqvae2.hints import Dataset, Tensor
 
-def evaluate_likelihood(generator, data, labels=None, train_codes=None, batch_size=32):
+if TYPE_CHECKING:
+    from keras_vqvae2.models.image_generator import HierarchicalImageGenerator
+
+
+def evaluate_likelihood(
+    generator: "HierarchicalImageGenerator",
+    data: Tensor | Dataset,
+    labels: Tensor | None = None,
+    train_codes: Mapping[str, Tensor] | None = None,
+    batch_size: int = 32,
+) -> dict[str, Any]:
     """Measures how likely a generator's priors find the codes of images, in nats.
 
     ```
@@ -100,7 +113,7 @@ def evaluate_likelihood(generator, data, labels=None, train_codes=None, batch_si
     }
 
 
-def position_nats(train_codes, codes, num_embeddings):
+def position_nats(train_codes: Tensor, codes: Tensor, num_embeddings: int) -> float:
     """Cross-entropy of codes under the frequencies that training codes have at each position.
 
     The baseline of a prior: it knows where a code stands and nothing of the codes around it. Each

@@ -1,12 +1,15 @@
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
+from keras_vqvae2.hints import Config, FilePath, Shape, Tensor
 from keras_vqvae2.metrics.lpips_weights import read_lpips_weights
 
 # What one step of a network does to its features. "keep" hands them to the distance.
 _CONV3, _POOL2 = ("conv", 1, 1), ("pool", 2)
-_STEPS = {
+_STEPS: dict[str, list[Any]] = {
     "alexnet": [
         *(("conv", 4, 2), "keep", ("pool", 3)),
         *(("conv", 1, 2), "keep", ("pool", 3)),
@@ -59,7 +62,7 @@ class LPIPSDistance:
           Features as a Perceptual Metric", arXiv 1801.03924, version 0.1 of the weights.
     """
 
-    def __init__(self, network="alexnet", weights=None):
+    def __init__(self, network: str = "alexnet", weights: FilePath | None = None) -> None:
         self.check(network)
         self.network = network
         convolutions = sum(step[0] == "conv" for step in _STEPS[network])
@@ -67,7 +70,7 @@ class LPIPSDistance:
         self._convolutions, self._heads = read_lpips_weights(network, convolutions, depths, weights)
 
     @staticmethod
-    def check(network, shape=None):
+    def check(network: str, shape: Shape | None = None) -> None:
         """Raises `ValueError` for an unknown network, or images of a shape it does not take."""
         if network not in _STEPS:
             raise ValueError(f"Expected one of {sorted(_STEPS)}. Received: network={network!r}")
@@ -80,7 +83,7 @@ class LPIPSDistance:
                 f"high. Received: {tuple(shape)}"
             )
 
-    def __call__(self, images, others):
+    def __call__(self, images: Tensor, others: Tensor) -> Tensor:
         """Computes the distance of each image to its counterpart.
 
         Args:
@@ -149,14 +152,22 @@ class LPIPS(keras.metrics.Metric):
         - Zhang et al. 2018, arXiv 1801.03924; see `LPIPSDistance`.
     """
 
-    def __init__(self, network="alexnet", weights=None, name="lpips", **kwargs):
+    def __init__(
+        self,
+        network: str = "alexnet",
+        weights: FilePath | None = None,
+        name: str = "lpips",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(name=name, **kwargs)
         self.network = network
         self.weights_path = weights
         self.distance = LPIPSDistance(network, weights)
         self.mean = keras.metrics.Mean(dtype="float32")
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> None:
         """Adds a batch.
 
         Args:
@@ -168,11 +179,11 @@ class LPIPS(keras.metrics.Metric):
         distances = self.distance(ops.convert_to_tensor(y_true), y_pred)
         self.mean.update_state(distances, sample_weight=sample_weight)
 
-    def result(self):
+    def result(self) -> Tensor:
         return self.mean.result()
 
-    def reset_state(self):
+    def reset_state(self) -> None:
         self.mean.reset_state()
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "network": self.network, "weights": self.weights_path}

@@ -5,13 +5,14 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+from numpy._core.multiarray import _reconstruct
 
 # All that a pickled array of numbers needs, under NumPy's old and new names.
 _ADMITTED = {
     ("numpy", "dtype"): np.dtype,
     ("numpy", "ndarray"): np.ndarray,
-    ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
-    ("numpy._core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
 }
 
 

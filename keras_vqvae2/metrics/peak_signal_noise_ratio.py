@@ -1,5 +1,9 @@
+from typing import Any
+
 import keras
 from keras import ops
+
+from keras_vqvae2.hints import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae2")
@@ -24,11 +28,13 @@ class PeakSignalNoiseRatio(keras.metrics.Metric):
     ```
     """
 
-    def __init__(self, name="psnr", **kwargs):
+    def __init__(self, name: str = "psnr", **kwargs: Any) -> None:
         super().__init__(name=name, **kwargs)
         self.mean = keras.metrics.Mean(dtype="float32")
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> None:
         """Adds a batch.
 
         Args:
@@ -47,8 +53,8 @@ class PeakSignalNoiseRatio(keras.metrics.Metric):
             decibels = ops.where(sample_weight > 0, decibels, ops.zeros_like(decibels))
         self.mean.update_state(decibels, sample_weight=sample_weight)
 
-    def result(self):
+    def result(self) -> Tensor:
         return self.mean.result()
 
-    def reset_state(self):
+    def reset_state(self) -> None:
         self.mean.reset_state()

@@ -1,11 +1,14 @@
+from typing import Any
+
 import keras
 import numpy as np
 
+from keras_vqvae2.hints import Config, Tensor
 from keras_vqvae2.metrics.feature_sets import FeatureSetMetric
 from keras_vqvae2.metrics.nearest_neighbours import Distances, check_nearest_k, point_sets
 
 
-def precision_recall(features, reference, nearest_k=3):
+def precision_recall(features: Tensor, reference: Tensor, nearest_k: int = 3) -> dict[str, float]:
     """Improved precision and recall of generated images, by their features.
 
     A set's manifold is estimated by the balls around its points that reach to their `nearest_k`-th
@@ -97,7 +100,13 @@ class PrecisionRecall(FeatureSetMetric):
         - Kynkäänniemi et al. 2019, arXiv 1904.06991; see `precision_recall`.
     """
 
-    def __init__(self, reference=None, nearest_k=3, name="precision_recall", **kwargs):
+    def __init__(
+        self,
+        reference: Tensor | None = None,
+        nearest_k: int = 3,
+        name: str = "precision_recall",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(reference, name=name, **kwargs)
         check_nearest_k(nearest_k)
         self.nearest_k = int(nearest_k)
@@ -105,5 +114,5 @@ class PrecisionRecall(FeatureSetMetric):
     def _compare(self, generated, reference):
         return precision_recall(generated.features(), reference.features(), self.nearest_k)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "nearest_k": self.nearest_k}

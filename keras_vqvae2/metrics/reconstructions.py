@@ -1,15 +1,23 @@
 import math
+from typing import TYPE_CHECKING
 
+import keras
 import numpy as np
 
+from keras_vqvae2.hints import Dataset, Tensor
 from keras_vqvae2.metrics.codebook_perplexity import CodebookPerplexity
 from keras_vqvae2.metrics.codebook_usage import CodebookUsage
 from keras_vqvae2.metrics.lpips import LPIPS
 from keras_vqvae2.metrics.peak_signal_noise_ratio import PeakSignalNoiseRatio
 from keras_vqvae2.metrics.structural_similarity import StructuralSimilarity
 
+if TYPE_CHECKING:
+    from keras_vqvae2.models.vqvae2 import VQVAE2
 
-def evaluate_reconstructions(vqvae, images, perceptual_network="alexnet"):
+
+def evaluate_reconstructions(
+    vqvae: "VQVAE2", images: Tensor | Dataset, perceptual_network: str | None = "alexnet"
+) -> dict[str, float]:
     """Measures what a `VQVAE2` keeps of images.
 
     Args:
@@ -39,7 +47,10 @@ def evaluate_reconstructions(vqvae, images, perceptual_network="alexnet"):
     print(round(measured["bits_per_pixel"], 2))  # 0.7
     ```
     """
-    of_images = {"psnr": PeakSignalNoiseRatio(), "ssim": StructuralSimilarity()}
+    of_images: dict[str, keras.metrics.Metric] = {
+        "psnr": PeakSignalNoiseRatio(),
+        "ssim": StructuralSimilarity(),
+    }
     if perceptual_network is not None:
         of_images["lpips"] = LPIPS(perceptual_network)
     of_upper_levels = {f"psnr_{level}": PeakSignalNoiseRatio() for level in vqvae.levels[:-1]}

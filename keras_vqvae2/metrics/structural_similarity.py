@@ -1,6 +1,10 @@
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
+
+from keras_vqvae2.hints import Tensor
 
 WINDOW, SPREAD = 11, 1.5
 STABILIZERS = (0.01**2, 0.03**2)
@@ -37,14 +41,16 @@ class StructuralSimilarity(keras.metrics.Metric):
           Structural Similarity", section III.B, with K1 = 0.01 and K2 = 0.03.
     """
 
-    def __init__(self, name="ssim", **kwargs):
+    def __init__(self, name: str = "ssim", **kwargs: Any) -> None:
         super().__init__(name=name, **kwargs)
         self.mean = keras.metrics.Mean(dtype="float32")
         places = np.arange(WINDOW) - WINDOW // 2
         window = np.exp(-0.5 * (places / SPREAD) ** 2)
         self._window = (window / window.sum()).astype("float32")
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> None:
         """Adds a batch.
 
         Args:
@@ -75,8 +81,8 @@ class StructuralSimilarity(keras.metrics.Metric):
         rows = sum(w * images[:, i : i + height] for i, w in enumerate(self._window))
         return sum(w * rows[:, :, i : i + width] for i, w in enumerate(self._window))
 
-    def result(self):
+    def result(self) -> Tensor:
         return self.mean.result()
 
-    def reset_state(self):
+    def reset_state(self) -> None:
         self.mean.reset_state()

@@ -1,3 +1,9 @@
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_vqvae2.hints import Dataset, Tensor
 from keras_vqvae2.models.source_checks import check_weights
 
 
@@ -8,7 +14,9 @@ class CheckedTraining:
     returns what Keras is to see of `x`; `with_loss` is false for `predict`.
     """
 
-    def fit(self, x=None, *args, **kwargs):
+    def fit(
+        self, x: Tensor | Dataset | None = None, *args: Any, **kwargs: Any
+    ) -> keras.callbacks.History:
         """Trains as `keras.Model.fit` does, on `x` alone: the model does not look at labels `y`.
 
         Args:
@@ -26,11 +34,11 @@ class CheckedTraining:
         check_weights("fit", x, args, kwargs)
         return super().fit(self._check_data(x, with_loss=True), *args, **kwargs)
 
-    def evaluate(self, x=None, *args, **kwargs):
+    def evaluate(self, x: Tensor | Dataset | None = None, *args: Any, **kwargs: Any) -> Any:
         """Computes the metrics, as `keras.Model.evaluate` does; arguments and checks of `fit`."""
         check_weights("evaluate", x, args, kwargs)
         return super().evaluate(self._check_data(x, with_loss=True), *args, **kwargs)
 
-    def predict(self, x, *args, **kwargs):
+    def predict(self, x: Tensor | Dataset, *args: Any, **kwargs: Any) -> np.ndarray:
         """Outputs for `x`, as `keras.Model.predict` does; data are checked as in `fit`."""
         return super().predict(self._check_data(x, with_loss=False), *args, **kwargs)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras_vqvae2.decoding.sampling import Sampling
 from keras_vqvae2.models.vqvae2.image_checks import check_images
 
 
@@ -123,3 +124,36 @@ def label_indices(labels, numbers, num_classes, label_names):
     if several and len(indices) != len(numbers):
         raise ValueError(f"Expected {len(numbers)} labels. Received: {len(indices)}")
     return np.broadcast_to(np.array(indices, "int32"), len(numbers))
+
+
+def level_settings(levels, settings, *arguments):
+    """How each level's codes are drawn: the settings, with what the arguments say in their place.
+
+    Args:
+        levels: The levels, in any order.
+        settings: Dict from level to a dict of `temperature`, `top_k` and `top_p`.
+        *arguments: None, or a number, or a dict from level to one, for each of the three in turn.
+
+    Returns:
+        Dict from level to the keywords of `PixelSnailPrior.generate`.
+
+    Raises:
+        ValueError: If a level, a setting or a number is not as expected.
+    """
+    names = ("temperature", "top_k", "top_p")
+    result = {level: dict(settings[level]) for level in levels}
+    for name, value in zip(names, arguments):
+        values = value if isinstance(value, dict) else dict.fromkeys(levels, value)
+        if set(values) - set(levels):
+            raise ValueError(f"Expected the levels {tuple(levels)}. Received: {name}={value}")
+        for level, number in values.items():
+            if number is not None:
+                result[level][name] = number
+    for level, keywords in result.items():
+        if set(keywords) - set(names):
+            raise ValueError(
+                "Expected settings temperature, top_k and top_p. Received: "
+                f"settings[{level!r}]={keywords}"
+            )
+        Sampling(**keywords)
+    return result

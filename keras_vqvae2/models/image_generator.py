@@ -1,18 +1,22 @@
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
 import keras
 import numpy as np
 
-from keras_vqvae2.decoding.sampling import Sampling
+from keras_vqvae2.hints import Classifier, Config, FilePath, Labels, PerLevel, Tensor
 from keras_vqvae2.models import preset_files
 from keras_vqvae2.models.generator_checks import (
     check_completion,
     check_fit,
     label_indices,
+    level_settings,
     touched,
 )
 from keras_vqvae2.models.image_generator_presets import IMAGE_GENERATOR_PRESETS
 from keras_vqvae2.models.pixelsnail.pixelsnail_prior import PixelSnailPrior
 from keras_vqvae2.models.preset_model import PresetUser, register_presets
-from keras_vqvae2.models.rejection_sampling import best_of_drawn
+from keras_vqvae2.models.rejection_sampling import RejectionResult, best_of_drawn
 from keras_vqvae2.models.vqvae2.levels import check_positive
 from keras_vqvae2.models.vqvae2.vqvae2 import VQVAE2
 
@@ -57,31 +61,38 @@ class HierarchicalImageGenerator(PresetUser):
         - Razavi, van den Oord, Vinyals 2019, arXiv 1906.00446, section 3.2, algorithm 2.
     """
 
-    def __init__(self, vqvae, priors, label_names=None, settings=None):
+    def __init__(
+        self,
+        vqvae: VQVAE2,
+        priors: dict[str, PixelSnailPrior] | Iterable[PixelSnailPrior],
+        label_names: Sequence[str] | None = None,
+        settings: dict[str, dict[str, Any]] | None = None,
+    ) -> None:
         if not isinstance(priors, dict):
             priors = {prior.level: prior for prior in priors}
         check_fit(vqvae, priors, label_names)
         self.vqvae = vqvae
         self.priors = {level: priors[level] for level in vqvae.levels}
         self.label_names = None if label_names is None else list(label_names)
-        self.settings = {level: {} for level in vqvae.levels} | (settings or {})
+        self.settings: dict[str, dict[str, Any]] = {level: {} for level in vqvae.levels}
+        self.settings |= settings or {}
         self.num_classes = next(
             (prior.num_classes for prior in self.priors.values() if prior.num_classes), None
         )
-        self._sampling()
+        level_settings(self.priors, self.settings)
 
     def generate(
         self,
-        num_images,
-        labels=None,
-        temperature=None,
-        top_k=None,
-        top_p=None,
-        seed=0,
-        first_image=0,
-        batch_size=32,
-        verbose=1,
-    ):
+        num_images: int,
+        labels: Labels | None = None,
+        temperature: PerLevel[float] | None = None,
+        top_k: PerLevel[int] | None = None,
+        top_p: PerLevel[float] | None = None,
+        seed: int = 0,
+        first_image: int = 0,
+        batch_size: int = 32,
+        verbose: int = 1,
+    ) -> np.ndarray:
         """Invents images.
 
         An interrupt (Ctrl-C) ends the drawing; the images of the batches before it are returned.
@@ -109,24 +120,24 @@ class HierarchicalImageGenerator(PresetUser):
         numbers = np.arange(first_image, first_image + num_images)
         labels = self._labels(labels, numbers)
         codes = {level: None for level in self.priors}
-        settings = self._sampling(temperature, top_k, top_p)
+        settings = self._settings(temperature, top_k, top_p)
         codes = self._draw(codes, labels, settings, seed, numbers, batch_size, verbose)
         return self._decode(codes)
 
     def generate_best(
         self,
-        num_images,
-        classifier,
-        acceptance_rate,
-        labels=None,
-        class_indices=None,
-        temperature=None,
-        top_k=None,
-        top_p=None,
-        seed=0,
-        batch_size=32,
-        verbose=1,
-    ):
+        num_images: int,
+        classifier: Classifier,
+        acceptance_rate: float,
+        labels: Labels | None = None,
+        class_indices: Sequence[int] | None = None,
+        temperature: PerLevel[float] | None = None,
+        top_k: PerLevel[int] | None = None,
+        top_p: PerLevel[float] | None = None,
+        seed: int = 0,
+        batch_size: int = 32,
+        verbose: int = 1,
+    ) -> RejectionResult:
         """Invents images and keeps those that a classifier recognises best (rejection sampling).
 
         A label that is asked for `m` times gets `n = ceil(m / acceptance_rate)` candidates, and the
@@ -165,7 +176,7 @@ class HierarchicalImageGenerator(PresetUser):
         if self.num_classes is None:
             raise ValueError("Expected a generator with classes. Received: one without")
         check_positive(num_images=num_images, batch_size=batch_size)
-        self._sampling(temperature, top_k, top_p)
+        self._settings(temperature, top_k, top_p)
 
         def draw(labels, first_image):
             settings = (temperature, top_k, top_p, seed, first_image)
@@ -184,17 +195,17 @@ class HierarchicalImageGenerator(PresetUser):
 
     def complete(
         self,
-        images,
-        mask,
-        labels=None,
-        temperature=None,
-        top_k=None,
-        top_p=None,
-        seed=0,
-        first_image=0,
-        batch_size=32,
-        verbose=1,
-    ):
+        images: Tensor,
+        mask: Tensor,
+        labels: Labels | None = None,
+        temperature: PerLevel[float] | None = None,
+        top_k: PerLevel[int] | None = None,
+        top_p: PerLevel[float] | None = None,
+        seed: int = 0,
+        first_image: int = 0,
+        batch_size: int = 32,
+        verbose: int = 1,
+    ) -> np.ndarray:
         """Invents a part of images.
 
         The rest keeps its pixels. Its codes are kept too, but for those that touch the part to
@@ -235,7 +246,7 @@ class HierarchicalImageGenerator(PresetUser):
         }
         check_positive(batch_size=batch_size)
         numbers = np.arange(first_image, first_image + len(images))
-        settings = self._sampling(temperature, top_k, top_p)
+        settings = self._settings(temperature, top_k, top_p)
         labels = self._labels(labels, numbers)
         codes = self._draw(given, labels, settings, seed, numbers, batch_size, verbose)
         invented = self._decode(codes)
@@ -276,35 +287,15 @@ class HierarchicalImageGenerator(PresetUser):
             return np.zeros((0, *self.vqvae.image_shape), "float32")
         return self.vqvae.decode(codes)
 
-    def _sampling(self, *arguments):
-        """Dict from level to the keywords of `PixelSnailPrior.generate`, checked."""
-        result = {level: dict(self.settings[level]) for level in self.priors}
-        for name, value in zip(("temperature", "top_k", "top_p"), arguments):
-            values = value if isinstance(value, dict) else dict.fromkeys(self.priors, value)
-            unknown = set(values) - set(self.priors)
-            if unknown:
-                raise ValueError(
-                    f"Expected the levels {tuple(self.priors)}. Received: {name}={value}"
-                )
-            for level, number in values.items():
-                if number is not None:
-                    result[level][name] = number
-        for level, keywords in result.items():
-            unknown = set(keywords) - {"temperature", "top_k", "top_p"}
-            if unknown:
-                raise ValueError(
-                    "Expected settings temperature, top_k and top_p. Received: "
-                    f"settings[{level!r}]={keywords}"
-                )
-            Sampling(**keywords)
-        return result
+    def _settings(self, *arguments):
+        return level_settings(self.priors, self.settings, *arguments)
 
     def _labels(self, labels, numbers):
         return label_indices(labels, numbers, self.num_classes, self.label_names)
 
     # === Presets ===
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             "levels": list(self.priors),
             "label_names": self.label_names,
@@ -321,7 +312,12 @@ class HierarchicalImageGenerator(PresetUser):
         }
         return model_class(vqvae, priors, config["label_names"], config["settings"])
 
-    def save_to_preset(self, directory, weights_dtype=None, metadata=None):
+    def save_to_preset(
+        self,
+        directory: FilePath,
+        weights_dtype: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
         """Saves the parts as one preset directory: `vqvae/`, and `prior_<level>/` for each level.
 
         The directory appears at once when all of it is written, as with `VQVAE2`.

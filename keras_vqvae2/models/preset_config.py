@@ -5,15 +5,18 @@ module named in it is imported and no function in it is called.
 """
 
 import json
+from typing import Any
 
 import keras
+
+from keras_vqvae2.hints import Config
 
 PACKAGE = "keras_vqvae2"
 # State of one training run. KerasHub leaves both out of its presets too.
 _NOT_ARCHITECTURE = ("build_config", "compile_config")
 
 
-def serialize_model(model):
+def serialize_model(model: Any) -> Config:
     """Returns the config of `model` that goes into `config.json`, checked as on reading.
 
     Args:
@@ -36,7 +39,7 @@ def serialize_model(model):
     return parse_config(json.dumps(config))
 
 
-def parse_config(text):
+def parse_config(text: str | bytes) -> Config:
     """Parses a serialized Keras object and refuses what a preset has no use for.
 
     Args:
@@ -83,7 +86,7 @@ def parse_config(text):
     return config
 
 
-def registered_class(config):
+def registered_class(config: Config) -> type[Any]:
     """Returns the class of ours that a serialized object names.
 
     Args:

@@ -18,11 +18,13 @@ import shutil
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any
 
 import h5py
 import keras
 
 from keras_vqvae2.files import replacing
+from keras_vqvae2.hints import Config, FilePath
 from keras_vqvae2.models.preset_config import parse_config, registered_class, serialize_model
 from keras_vqvae2.version import __version__
 
@@ -38,7 +40,7 @@ _PARTS = re.compile(r"vqvae|prior_\w+")
 _NAME = r"\w[\w.-]*"
 
 
-def locate(preset):
+def locate(preset: str) -> Path | None:
     """Returns the directory of a preset that is not registered, downloading it if need be.
 
     Args:
@@ -73,7 +75,7 @@ def locate(preset):
     )
 
 
-def read_config(directory):
+def read_config(directory: FilePath) -> tuple[type[Any], Config]:
     """Reads the class and the constructor arguments of the model in a preset directory.
 
     Args:
@@ -95,7 +97,7 @@ def read_config(directory):
     return registered_class(config), config["config"]
 
 
-def verified_weights(directory):
+def verified_weights(directory: FilePath) -> list[Path]:
     """Finds the weights files of a preset directory and compares them with their checksums.
 
     Args:
@@ -128,7 +130,7 @@ def verified_weights(directory):
     return [directory / name for name in names]
 
 
-def load_weights(model, paths):
+def load_weights(model: keras.Model, paths: list[Path]) -> None:
     """Loads verified weights into a model: every weight of the file, into every weight of it.
 
     Keras itself checks the layers it looks for, and is silent about what else the file holds.
@@ -142,7 +144,7 @@ def load_weights(model, paths):
     """
     misfit = f"The weights in {paths[0]} do not fit this config of {type(model).__name__}. "
     expected = collections.Counter(tuple(v.shape) for v in model.weights)
-    received = collections.Counter()
+    received: collections.Counter[tuple[int, ...]] = collections.Counter()
     for path in paths:
         if path.suffix == ".h5":
             received.update(_stored_shapes(path))

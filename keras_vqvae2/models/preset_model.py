@@ -1,17 +1,20 @@
 import copy
 import difflib
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Self
 
 import keras
 
 from keras_vqvae2.backend import GuardedTrainer
+from keras_vqvae2.hints import Config, DTypePolicy, FilePath, TensorTree
 from keras_vqvae2.models import preset_files
 
-_REGISTERED = {}  # name -> (model class, entry)
+_REGISTERED: dict[str, tuple[type[Any], Config]] = {}  # name -> (model class, entry)
 
 
-def register_presets(model_class, presets):
+def register_presets(model_class: type[Any], presets: Mapping[str, Config]) -> None:
     """Lets `model_class.from_preset(name)` find presets by name.
 
     Args:
@@ -68,7 +71,7 @@ class PresetUser:
     """
 
     @_ClassProperty
-    def presets(cls):
+    def presets(cls: Any) -> dict[str, Config]:
         return {
             name: {**copy.deepcopy(entry), "has_weights": "config" not in entry}
             for name, (model_class, entry) in _REGISTERED.items()
@@ -76,7 +79,7 @@ class PresetUser:
         }
 
     @classmethod
-    def from_preset(cls, preset, load_weights=True, **kwargs):
+    def from_preset(cls, preset: FilePath, load_weights: bool = True, **kwargs: Any) -> Self:
         """Builds what a preset describes and loads its weights.
 
         Args:
@@ -171,13 +174,20 @@ class PresetModel(PresetUser, GuardedTrainer, keras.Model):
     ```
     """
 
-    def __init__(self, inputs, outputs, name=None, trainable=True, dtype=None):
+    def __init__(
+        self,
+        inputs: TensorTree,
+        outputs: TensorTree,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: DTypePolicy = None,
+    ) -> None:
         super().__init__(inputs=inputs, outputs=outputs, name=name)
         self.dtype_policy = keras.dtype_policies.get(dtype)
         if not trainable:
             self.trainable = False
 
-    def get_config(self):
+    def get_config(self) -> Config:
         # Not Keras' config of a functional model, which lists the layers of the graph.
         return {
             "name": self.name,
@@ -186,7 +196,7 @@ class PresetModel(PresetUser, GuardedTrainer, keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         return cls(**{**config, "dtype": keras.dtype_policies.get(config.get("dtype"))})
 
     @classmethod
@@ -197,7 +207,13 @@ class PresetModel(PresetUser, GuardedTrainer, keras.Model):
             preset_files.load_weights(model, weights)
         return model
 
-    def save_to_preset(self, directory, max_shard_size=10, weights_dtype=None, metadata=None):
+    def save_to_preset(
+        self,
+        directory: FilePath,
+        max_shard_size: float | None = 10,
+        weights_dtype: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
         """Saves config and weights, without the optimizer, as a preset directory.
 
         The directory appears at once when all of it is written. A preset that was there before

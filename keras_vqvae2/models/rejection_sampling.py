@@ -5,12 +5,15 @@ import dataclasses
 import heapq
 import math
 import warnings
+from collections.abc import Iterable, Sequence
+from typing import Self
 
 import keras
 import numpy as np
 import tqdm
 from keras import ops
 
+from keras_vqvae2.hints import Classifier, Tensor
 from keras_vqvae2.models.vqvae2.image_checks import check_images
 from keras_vqvae2.models.vqvae2.levels import check_positive
 
@@ -47,14 +50,14 @@ class RejectionResult:
     labels: np.ndarray
     scores: np.ndarray
     numbers: np.ndarray
-    candidates: dict
+    candidates: dict[int, int]
 
     @property
-    def acceptance_rate(self):
+    def acceptance_rate(self) -> float:
         """Kept images over candidates, in `[0, 1]`."""
         return len(self.numbers) / max(1, sum(self.candidates.values()))
 
-    def best(self, acceptance_rate):
+    def best(self, acceptance_rate: float) -> Self:
         """What a stricter rate would have kept of the same candidates.
 
         Args:
@@ -72,7 +75,8 @@ class RejectionResult:
             label: max(1, math.floor(acceptance_rate * count + 1e-6))
             for label, count in self.candidates.items()
         }
-        seen, stays = collections.Counter(), []
+        seen: collections.Counter[int] = collections.Counter()
+        stays = []
         for label in self.labels.tolist():
             stays.append(seen[label] < wanted[label])
             seen[label] += 1
@@ -88,7 +92,12 @@ class RejectionResult:
         return RejectionResult(*(array[places] for array in arrays), dict(self.candidates))
 
 
-def rejection_sample(candidates, classifier, keep, class_indices=None):
+def rejection_sample(
+    candidates: Iterable[tuple[Tensor, Tensor]],
+    classifier: Classifier,
+    keep: int | dict[int, int],
+    class_indices: Sequence[int] | None = None,
+) -> RejectionResult:
     """Keeps the best images of each label out of a stream of any length.
 
     An image's score is the probability that a classifier gives to the label the image was made
@@ -132,8 +141,8 @@ def rejection_sample(candidates, classifier, keep, class_indices=None):
     Reference:
         - Razavi, van den Oord, Vinyals 2019, arXiv 1906.00446, section 3.3.
     """
-    several = isinstance(keep, dict)
-    check_positive(**({f"keep[{k}]": n for k, n in keep.items()} if several else {"keep": keep}))
+    named = {f"keep[{k}]": n for k, n in keep.items()} if isinstance(keep, dict) else {"keep": keep}
+    check_positive(**named)
     best = _BestOfEachLabel(keep)
     _run(best, candidates, classifier, class_indices)
     return best.result()

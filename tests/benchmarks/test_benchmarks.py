@@ -85,6 +85,24 @@ def test_decode():
 
 
 @pytest.mark.slow
+def test_pytorch_port_without_the_port():
+    """Whether its drawing and training equal ours is the converters' tests' affair."""
+    work = ["stage 1", "prior", "draw top"]
+    rows, messages = run(
+        "pytorch_port.py", "--small", f"--work={','.join(work)}", "--images=1", "--steps=1"
+    )
+    assert [row[:3] for row in rows] == [[w, "keras_vqvae2", BACKEND] for w in work], messages
+    assert all(float(row[3]) > 0 and row[4] == "" for row in rows)
+
+
+def test_pytorch_port_elsewhere(tmp_path):
+    command = [sys.executable, BENCHMARKS / "pytorch_port.py", f"--port={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("pytorch_port: Expected a clone of the port.")
+
+
+@pytest.mark.slow
 def test_train_prior_step():
     rows, messages = run(
         "train_prior_step.py", "--levels=top", "--batch=1", "--steps=1", "--warmup_steps=1"

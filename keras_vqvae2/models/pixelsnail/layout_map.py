@@ -6,7 +6,11 @@ BLOCK = r".*/(block_\d+|layer_\d+|(key|query|out)_block)"
 CODES = "(first|embedding|conditioner_[^/]*/conv)"
 
 
-def get_layout_map(device_mesh, model_parallel_dim_name="model", data_parallel_dim_name="batch"):
+def get_layout_map(
+    device_mesh: keras.distribution.DeviceMesh,
+    model_parallel_dim_name: str = "model",
+    data_parallel_dim_name: str = "batch",
+) -> keras.distribution.LayoutMap:
     """The layout of a prior's weights over devices, for `keras.distribution.ModelParallel` (JAX).
 
     A residual block's first convolution is split over its output channels and the second over its

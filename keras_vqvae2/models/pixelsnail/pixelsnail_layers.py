@@ -1,10 +1,12 @@
 """The parts of `PixelSnailPrior` around its causal blocks."""
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
 
+from keras_vqvae2.hints import Config, Shape, Size, Tensor, TensorTree
 from keras_vqvae2.layers import CodeConv2D, GatedResidualBlock, MaskedConv2D
 
 PACKAGE = "keras_vqvae2"
@@ -17,11 +19,11 @@ class PositionPlanes(keras.layers.Layer):
     Maps of shape `(batch, H, W, ...)` to `(batch, H, W, 2)`.
     """
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         planes = self.planes(*inputs.shape[1:3])
         return ops.broadcast_to(planes, (ops.shape(inputs)[0], *planes.shape))
 
-    def planes(self, rows, columns):
+    def planes(self, rows: int, columns: int) -> Tensor:
         planes = ops.meshgrid(
             ops.arange(rows, dtype="float32") / rows - 0.5,
             ops.arange(columns, dtype="float32") / columns - 0.5,
@@ -29,7 +31,7 @@ class PositionPlanes(keras.layers.Layer):
         )
         return ops.cast(ops.stack(planes, axis=-1), self.compute_dtype)  # (H, W, 2)
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: Tensor) -> keras.KerasTensor:
         return keras.KerasTensor((*inputs.shape[:3], 2), self.compute_dtype)
 
 
@@ -43,12 +45,12 @@ class RowContext(keras.layers.Layer):
     row down. Codes `(batch, H, W)` to `(batch, H, W, units)`.
     """
 
-    def __init__(self, units, num_embeddings, **kwargs):
+    def __init__(self, units: int, num_embeddings: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.units = units
         self.num_embeddings = num_embeddings
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.embedding = CodeConv2D(
             self.units,
             (1, 1),
@@ -72,20 +74,20 @@ class RowContext(keras.layers.Layer):
             conv.build((*input_shape, self.units))
             self.convs.append(conv)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         return ops.pad(self.of_rows(inputs)[:, :-1], ((0, 0), (1, 0), (0, 0), (0, 0)))
 
-    def of_rows(self, codes):
+    def of_rows(self, codes: Tensor) -> Tensor:
         """Features of rows, each from its own codes only: what the row below it will see."""
         x = self.embedding(codes)  # (B, H, W, units)
         for conv in self.convs:
             x = x + conv(ops.elu(x))
         return x
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: Tensor) -> keras.KerasTensor:
         return keras.KerasTensor((*inputs.shape, self.units), self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "units": self.units,
@@ -114,16 +116,16 @@ class ConditioningStack(keras.layers.Layer):
 
     def __init__(
         self,
-        units,
-        num_embeddings,
-        factor,
-        num_blocks,
-        residual_units,
-        kernel_size=3,
-        upsampling="nearest",
-        dropout=0.0,
-        **kwargs,
-    ):
+        units: int,
+        num_embeddings: int,
+        factor: int,
+        num_blocks: int,
+        residual_units: int,
+        kernel_size: Size = 3,
+        upsampling: str = "nearest",
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.units = units
         self.num_embeddings = num_embeddings
@@ -134,7 +136,7 @@ class ConditioningStack(keras.layers.Layer):
         self.upsampling = upsampling
         self.dropout = dropout
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.conv = CodeConv2D(
             self.units,
             self.kernel_size,
@@ -169,7 +171,7 @@ class ConditioningStack(keras.layers.Layer):
             )
             self.upsampler.build(shape)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         x = self.conv(inputs)
         for block in self.blocks:
             x = block(x, training=training)
@@ -178,12 +180,14 @@ class ConditioningStack(keras.layers.Layer):
         x = ops.repeat(x, self.factor, axis=1)
         return ops.repeat(x, self.factor, axis=2)
 
-    def compute_output_spec(self, inputs, training=None):
+    def compute_output_spec(
+        self, inputs: Tensor, training: bool | None = None
+    ) -> keras.KerasTensor:
         batch, rows, columns = inputs.shape
         shape = (batch, rows * self.factor, columns * self.factor, self.units)
         return keras.KerasTensor(shape, self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "units": self.units,
@@ -204,14 +208,21 @@ class OutputStack(keras.layers.Layer):
     `(batch, rows, columns, channels)` to `(batch, rows, columns, num_embeddings)`.
     """
 
-    def __init__(self, num_embeddings, num_blocks, residual_units, dropout=0.0, **kwargs):
+    def __init__(
+        self,
+        num_embeddings: int,
+        num_blocks: int,
+        residual_units: int,
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.num_embeddings = num_embeddings
         self.num_blocks = num_blocks
         self.residual_units = residual_units
         self.dropout = dropout
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.blocks = [
             GatedResidualBlock(
                 self.residual_units,
@@ -224,26 +235,29 @@ class OutputStack(keras.layers.Layer):
         self.logits = MaskedConv2D(
             self.num_embeddings, 1, mask_type=None, dtype=self.dtype_policy, name="logits"
         )
-        for part in (*self.blocks, self.logits):
-            part.build(input_shape)
+        for block in self.blocks:
+            block.build(input_shape)
+        self.logits.build(input_shape)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         x = inputs
         for block in self.blocks:
             x = block(x, training=training)
         return ops.cast(self.logits(ops.elu(x)), "float32")
 
-    def compute_output_spec(self, inputs, training=None):
+    def compute_output_spec(
+        self, inputs: Tensor, training: bool | None = None
+    ) -> keras.KerasTensor:
         return keras.KerasTensor((*inputs.shape[:-1], self.num_embeddings), "float32")
 
     # === One position after the other ===
 
-    def step_weights(self):
+    def step_weights(self) -> TensorTree:
         """The weights of the parts, for `point`."""
         blocks = [block.step_weights() for block in self.blocks]
         return {"blocks": blocks, "logits": self.logits.step_weights()}
 
-    def point(self, weights, inputs):
+    def point(self, weights: TensorTree, inputs: Tensor) -> Tensor:
         """Logits of one position, float32: `(batch, channels)` to `(batch, num_embeddings)`."""
         x = inputs
         for block, block_weights in zip(self.blocks, weights["blocks"]):
@@ -251,7 +265,7 @@ class OutputStack(keras.layers.Layer):
         logits = weights["logits"]
         return ops.cast(ops.matmul(ops.elu(x), logits["row"]) + logits["bias"], "float32")
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "num_embeddings": self.num_embeddings,

@@ -1,9 +1,10 @@
-import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 from keras import ops
 
-from keras_vqvae2.backend.step_contract import zero_unless
+from keras_vqvae2.hints import Config, DTypePolicy, Size, Tensor, TensorTree
 from keras_vqvae2.layers import CodeConv2D
 from keras_vqvae2.models.checked_training import CheckedTraining
 from keras_vqvae2.models.pixelsnail.causal_block import CausalBlock
@@ -15,12 +16,13 @@ from keras_vqvae2.models.pixelsnail.pixelsnail_layers import (
     RowContext,
 )
 from keras_vqvae2.models.pixelsnail.prior_checks import check_config, check_source
+from keras_vqvae2.models.pixelsnail.prior_metrics import PriorMetrics
 from keras_vqvae2.models.pixelsnail.prior_sampling import PriorSampling
 from keras_vqvae2.models.preset_model import PresetModel
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae2")
-class PixelSnailPrior(PriorSampling, CheckedTraining, PresetModel):
+class PixelSnailPrior(PriorSampling, PriorMetrics, CheckedTraining, PresetModel):
     """The distribution of one level's codes, one after the other, given labels and coarser levels.
 
     ```
@@ -113,35 +115,35 @@ class PixelSnailPrior(PriorSampling, CheckedTraining, PresetModel):
 
     def __init__(
         self,
-        code_shape,
-        num_embeddings=512,
-        level="top",
-        condition_factors=None,
-        num_classes=None,
-        hidden_units=512,
-        residual_units=2048,
-        num_blocks=4,
-        block_layers=5,
-        kernel_size=5,
-        first_kernel_size=None,
-        mask_type="B",
-        attention_heads=8,
-        attention_units=None,
-        attend_to_codes=True,
-        row_context=None,
-        condition_units=None,
-        condition_residual_units=None,
-        condition_blocks=20,
-        condition_kernel_size=5,
-        upsampling="nearest",
-        output_blocks=20,
-        dropout=0.1,
-        image_shape=None,
-        codes_fingerprint=None,
-        gradient_checkpointing=False,
-        dtype=None,
-        **kwargs,
-    ):
+        code_shape: Sequence[int],
+        num_embeddings: int = 512,
+        level: str = "top",
+        condition_factors: Mapping[str, int] | None = None,
+        num_classes: int | None = None,
+        hidden_units: int = 512,
+        residual_units: int = 2048,
+        num_blocks: int = 4,
+        block_layers: int = 5,
+        kernel_size: Size = 5,
+        first_kernel_size: Size | None = None,
+        mask_type: str = "B",
+        attention_heads: int = 8,
+        attention_units: int | None = None,
+        attend_to_codes: bool = True,
+        row_context: bool | None = None,
+        condition_units: int | None = None,
+        condition_residual_units: int | None = None,
+        condition_blocks: int = 20,
+        condition_kernel_size: Size = 5,
+        upsampling: str = "nearest",
+        output_blocks: int = 20,
+        dropout: float = 0.1,
+        image_shape: Sequence[int] | None = None,
+        codes_fingerprint: str | None = None,
+        gradient_checkpointing: bool = False,
+        dtype: DTypePolicy = None,
+        **kwargs: Any,
+    ) -> None:
         code_shape, condition_factors = tuple(code_shape), dict(condition_factors or {})
         attention_units = attention_units or max(1, hidden_units // 2)
         if row_context is None:
@@ -263,12 +265,7 @@ class PixelSnailPrior(PriorSampling, CheckedTraining, PresetModel):
 
         self.input_levels = tuple(inputs)
         self._condition = condition
-        self.bits_per_code_tracker = keras.metrics.Mean(name="bits_per_code")
-        self.bits_per_dim_tracker = None
-        if image_shape is not None:
-            self.bits_per_dim_tracker = keras.metrics.Mean(name="bits_per_dim")
-        self.gradient_norm_tracker = keras.metrics.Mean(name="gradient_norm")
-        self.skipped_steps_tracker = keras.metrics.Sum(name="skipped_steps")
+        self._make_trackers()
 
     get_layout_map = staticmethod(get_layout_map)
 
@@ -278,13 +275,22 @@ class PixelSnailPrior(PriorSampling, CheckedTraining, PresetModel):
         """Of a dict of levels and labels, what this prior takes."""
         return {name: batch[name] for name in self.input_levels}
 
-    def call(self, inputs, training=None, mask=None):
+    def call(
+        self, inputs: Mapping[str, Tensor], training: bool | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         return super().call(self._own(inputs), training=training, mask=mask)
 
-    def step_outputs(self, x, training):
+    def step_outputs(self, x: Mapping[str, Tensor], training: bool) -> dict[str, Tensor]:
         return {"logits": self(x, training=training), "codes": x[self.level]}
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self,
+        x: TensorTree | None = None,
+        y: Tensor | None = None,
+        y_pred: TensorTree = None,
+        sample_weight: Tensor | None = None,
+        training: bool = True,
+    ) -> Tensor:
         """Cross-entropy in nats a code, mean over batch and positions.
 
         Args:
@@ -305,20 +311,11 @@ class PixelSnailPrior(PriorSampling, CheckedTraining, PresetModel):
             nats = nats * ops.cast(sample_weight, "float32")
         return ops.mean(nats) + sum(self.losses)
 
-    def update_step_metrics(self, x, outputs, loss, weight):
-        super().update_step_metrics(x, outputs, loss, weight)
-        weight = self.loss_weight(x, weight)
-        bits = zero_unless(weight, loss) / math.log(2.0)
-        self.bits_per_code_tracker.update_state(bits, sample_weight=weight)
-        if self.bits_per_dim_tracker is not None:
-            codes_a_dim = math.prod(self.code_shape) / math.prod(self.image_shape)
-            self.bits_per_dim_tracker.update_state(bits * codes_a_dim, sample_weight=weight)
-
     def _check_data(self, x, with_loss):
         check_source(self, x)
         return self._own(x) if isinstance(x, dict) else x
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "code_shape": list(self.code_shape),

@@ -1,5 +1,6 @@
 import functools
 import warnings
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
@@ -9,6 +10,7 @@ from keras import ops
 from keras_vqvae2 import backend
 from keras_vqvae2.decoding.row_decoder import RowDecoder
 from keras_vqvae2.decoding.sampling import Sampling, sample_uniforms
+from keras_vqvae2.hints import Tensor
 from keras_vqvae2.models.pixelsnail.pixelsnail_steps import PixelSnailSteps
 from keras_vqvae2.models.pixelsnail.prior_checks import check_request
 
@@ -18,18 +20,18 @@ class PriorSampling:
 
     def generate(
         self,
-        num_samples,
-        labels=None,
-        condition=None,
-        codes=None,
-        temperature=1.0,
-        top_k=None,
-        top_p=None,
-        seed=0,
-        first_sample=0,
-        batch_size=32,
-        verbose=1,
-    ):
+        num_samples: int,
+        labels: int | Sequence[int] | np.ndarray | None = None,
+        condition: Mapping[str, Tensor] | None = None,
+        codes: Tensor | None = None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+        first_sample: int = 0,
+        batch_size: int = 32,
+        verbose: int = 1,
+    ) -> np.ndarray:
         """Draws maps of codes, one position after the other from cached features.
 
         Sample `i` depends on `(seed, i, level)`, its label, condition and given codes, and on
@@ -117,7 +119,7 @@ class PriorSampling:
         return RowDecoder(PixelSnailSteps(self), self.variables)
 
     @functools.cached_property
-    def conditioner(self):
+    def conditioner(self) -> keras.Model | None:
         """Model from the coarser levels' codes to their features, or None."""
         if self._condition is None:
             return None

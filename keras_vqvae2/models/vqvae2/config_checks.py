@@ -1,14 +1,18 @@
 import math
 
+from keras_vqvae2.layers import VectorQuantizer, VectorQuantizerEMA
 from keras_vqvae2.metrics import LPIPSDistance
 from keras_vqvae2.models.vqvae2.image_checks import check_image_shape
 from keras_vqvae2.models.vqvae2.levels import check_factors, check_positive
+
+QUANTIZERS = {"ema": VectorQuantizerEMA, "loss": VectorQuantizer}
 
 
 def check_config(
     image_shape,
     downsample_factors,
     data_variance,
+    quantizer,
     quantizer_dropout,
     perceptual_weight,
     perceptual_network,
@@ -28,6 +32,8 @@ def check_config(
         )
     shape = (None, *image_shape)
     check_image_shape(shape, image_shape[-1], math.prod(factors), "image_shape")
+    if quantizer not in QUANTIZERS:
+        raise ValueError(f"Expected one of {sorted(QUANTIZERS)}. Received: quantizer={quantizer!r}")
     if not 0 <= quantizer_dropout < 1:
         raise ValueError(
             f"Expected a number in [0, 1). Received: quantizer_dropout={quantizer_dropout}"

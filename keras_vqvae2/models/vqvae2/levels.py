@@ -1,22 +1,23 @@
 """The levels of a model: their names, how much each shrinks its map, and sizes in general."""
 
 import math
+from collections.abc import Sequence
 
 
-def level_names(num_levels):
+def level_names(num_levels: int) -> tuple[str, ...]:
     """Names of the levels, coarse to fine."""
     if num_levels <= 3:
         return {1: ("bottom",), 2: ("top", "bottom"), 3: ("top", "middle", "bottom")}[num_levels]
     return tuple(f"level_{i}" for i in range(num_levels))
 
 
-def check_positive(**sizes):
+def check_positive(**sizes: int) -> None:
     for name, value in sizes.items():
         if int(value) != value or value < 1:
             raise ValueError(f"Expected a positive integer. Received: {name}={value}")
 
 
-def check_factors(factors, num_levels):
+def check_factors(factors: Sequence[int] | None, num_levels: int) -> tuple[int, ...]:
     if factors is None:
         factors = (2,) * (num_levels - 1) + (4 if num_levels <= 2 else 8,)
     factors = tuple(factors)

@@ -1,21 +1,22 @@
 import functools
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
 
-from keras_vqvae2.layers import QuantizerDropout, VectorQuantizer, VectorQuantizerEMA
+from keras_vqvae2.hints import Config, DTypePolicy, Tensor, TensorTree
+from keras_vqvae2.layers import QuantizerDropout
 from keras_vqvae2.metrics import LPIPSDistance
 from keras_vqvae2.models.checked_training import CheckedTraining
 from keras_vqvae2.models.preset_model import PresetModel
-from keras_vqvae2.models.vqvae2.config_checks import check_config
+from keras_vqvae2.models.vqvae2.config_checks import QUANTIZERS, check_config
 from keras_vqvae2.models.vqvae2.image_checks import check_image_shape, check_source, to_unit_range
 from keras_vqvae2.models.vqvae2.levels import level_names
 from keras_vqvae2.models.vqvae2.vqvae2_codes import VQVAE2Codes
 from keras_vqvae2.models.vqvae2.vqvae2_layers import LevelDecoder, LevelEncoder, join, to_pixels
 from keras_vqvae2.models.vqvae2.vqvae2_metrics import VQVAE2Metrics
-
-QUANTIZERS = {"ema": VectorQuantizerEMA, "loss": VectorQuantizer}
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae2")
@@ -122,34 +123,35 @@ class VQVAE2(VQVAE2Codes, VQVAE2Metrics, CheckedTraining, PresetModel):
 
     def __init__(
         self,
-        image_shape=(256, 256, 3),
-        num_levels=2,
-        num_embeddings=512,
-        embedding_dim=64,
-        hidden_units=128,
-        residual_units=64,
-        residual_blocks=2,
-        downsample_factors=None,
-        downsample_kernel_size=3,
-        upsample_kernel_size=4,
-        commitment_cost=0.25,
-        data_variance=1.0,
-        quantizer="ema",
-        decay=0.99,
-        restart_threshold=0.1,
-        gradient="straight_through",
-        rectified_skip=False,
-        quantizer_dropout=0.0,
-        perceptual_weight=0.0,
-        perceptual_network="alexnet",
-        dtype=None,
-        **kwargs,
-    ):
+        image_shape: Sequence[int] = (256, 256, 3),
+        num_levels: int = 2,
+        num_embeddings: int = 512,
+        embedding_dim: int = 64,
+        hidden_units: int = 128,
+        residual_units: int = 64,
+        residual_blocks: int = 2,
+        downsample_factors: Sequence[int] | None = None,
+        downsample_kernel_size: int = 3,
+        upsample_kernel_size: int = 4,
+        commitment_cost: float = 0.25,
+        data_variance: float = 1.0,
+        quantizer: str = "ema",
+        decay: float = 0.99,
+        restart_threshold: float = 0.1,
+        gradient: str = "straight_through",
+        rectified_skip: bool = False,
+        quantizer_dropout: float = 0.0,
+        perceptual_weight: float = 0.0,
+        perceptual_network: str = "alexnet",
+        dtype: DTypePolicy = None,
+        **kwargs: Any,
+    ) -> None:
         image_shape = tuple(image_shape)
         factors = check_config(
             image_shape,
             downsample_factors,
             data_variance,
+            quantizer,
             quantizer_dropout,
             perceptual_weight,
             perceptual_network,
@@ -161,15 +163,11 @@ class VQVAE2(VQVAE2Codes, VQVAE2Metrics, CheckedTraining, PresetModel):
             downsample_kernel_size=downsample_kernel_size,
             upsample_kernel_size=upsample_kernel_size,
         )
-        if quantizer not in QUANTIZERS:
-            raise ValueError(
-                f"Expected one of {sorted(QUANTIZERS)}. Received: quantizer={quantizer!r}"
-            )
         levels, channels = level_names(num_levels), image_shape[-1]
 
         # === Layers ===
         dtype = keras.dtype_policies.get(dtype)
-        stack = {
+        stack: dict[str, Any] = {
             "hidden_units": hidden_units,
             "residual_units": residual_units,
             "residual_blocks": residual_blocks,
@@ -270,7 +268,9 @@ class VQVAE2(VQVAE2Codes, VQVAE2Metrics, CheckedTraining, PresetModel):
 
     # === Training ===
 
-    def call(self, inputs, training=None, mask=None):
+    def call(
+        self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         check_image_shape(inputs.shape, self.image_shape[-1], self.downsampling, "inputs")
         return super().call(to_unit_range(inputs), training=training, mask=mask)
 
@@ -280,11 +280,11 @@ class VQVAE2(VQVAE2Codes, VQVAE2Metrics, CheckedTraining, PresetModel):
         return keras.Model(self.input, {**maps, "reconstruction": self.output})
 
     @functools.cached_property
-    def perceptual_distance(self):
+    def perceptual_distance(self) -> LPIPSDistance | None:
         """`LPIPSDistance` of the loss, None without one. Weights are read at the first use."""
         return LPIPSDistance(self.perceptual_network) if self.perceptual_weight else None
 
-    def step_outputs(self, x, training):
+    def step_outputs(self, x: Tensor, training: bool) -> TensorTree:
         """The forward pass of a training step, with all that the loss and the metrics look at."""
         images = to_unit_range(ops.convert_to_tensor(x))
         outputs = {**self._step_graph(images, training=training), "images": images}
@@ -292,7 +292,14 @@ class VQVAE2(VQVAE2Codes, VQVAE2Metrics, CheckedTraining, PresetModel):
             outputs["lpips"] = self.perceptual_distance(images, outputs["reconstruction"])
         return outputs
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self,
+        x: Tensor | None = None,
+        y: Tensor | None = None,
+        y_pred: TensorTree = None,
+        sample_weight: Tensor | None = None,
+        training: bool = True,
+    ) -> Tensor:
         """The loss of the class docstring.
 
         Args:
@@ -321,7 +328,7 @@ class VQVAE2(VQVAE2Codes, VQVAE2Metrics, CheckedTraining, PresetModel):
             _ = self.perceptual_distance  # reads its weights, or says what to install
         return x
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "image_shape": list(self.image_shape),

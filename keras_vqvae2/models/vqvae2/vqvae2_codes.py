@@ -1,12 +1,14 @@
 import functools
 import hashlib
 import math
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_vqvae2 import backend
+from keras_vqvae2.hints import Codes, Tensor
 from keras_vqvae2.models.vqvae2.code_checks import complete_codes
 from keras_vqvae2.models.vqvae2.image_checks import check_images
 from keras_vqvae2.models.vqvae2.vqvae2_layers import join, to_pixels
@@ -16,12 +18,12 @@ class VQVAE2Codes:
     """What `VQVAE2` does with codes: images to codes, codes to images, and what codes mean."""
 
     @functools.cached_property
-    def encoder(self):
+    def encoder(self) -> keras.Model:
         """Model from images in `[0, 1]` to the dict of code maps."""
         return keras.Model(self.input, dict(self._graph_tensors["codes"]), name="encoder")
 
     @functools.cached_property
-    def decoder(self):
+    def decoder(self) -> keras.Model:
         """Model from the dict of code maps (-1: unknown) to images, not clipped."""
         maps = {
             level: keras.Input((None, None), dtype="int32", name=level) for level in self.levels
@@ -34,7 +36,7 @@ class VQVAE2Codes:
         pixels = to_pixels(self.get_layer("pixel_decoder")(known))
         return keras.Model(maps, pixels, name="decoder")
 
-    def encode(self, images, batch_size=32, verbose=0):
+    def encode(self, images: Tensor, batch_size: int = 32, verbose: int = 0) -> Codes:
         """Encodes images.
 
         Args:
@@ -57,7 +59,9 @@ class VQVAE2Codes:
         codes = predict_in_parts(self.encoder, images, batch_size, verbose)
         return {level: codes[level] for level in self.levels}
 
-    def decode(self, codes, batch_size=32, verbose=0):
+    def decode(
+        self, codes: Mapping[str, Tensor], batch_size: int = 32, verbose: int = 0
+    ) -> np.ndarray:
         """Decodes maps of codes.
 
         Args:
@@ -80,7 +84,7 @@ class VQVAE2Codes:
         images = predict_in_parts(self.decoder, codes, batch_size, verbose)
         return np.clip(images, 0.0, 1.0)
 
-    def code_shapes(self, image_size=None):
+    def code_shapes(self, image_size: Sequence[int] | None = None) -> dict[str, tuple[int, int]]:
         """Sizes of the code maps.
 
         Args:
@@ -96,7 +100,7 @@ class VQVAE2Codes:
             shapes[level] = (height // factor, width // factor)
         return shapes
 
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         """A name for what this model's codes mean: equal weights, equal fingerprint.
 
         Returns:

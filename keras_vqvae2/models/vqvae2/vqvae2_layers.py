@@ -1,10 +1,12 @@
 """The encoders and decoders that `VQVAE2` is composed of, and what joins their maps."""
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
 
+from keras_vqvae2.hints import Config, Shape, Tensor
 from keras_vqvae2.layers import ResidualStack
 
 
@@ -26,14 +28,14 @@ class LevelEncoder(keras.layers.Layer):
 
     def __init__(
         self,
-        factor,
-        hidden_units,
-        residual_units,
-        residual_blocks,
-        kernel_size,
-        rectified_skip=False,
-        **kwargs,
-    ):
+        factor: int,
+        hidden_units: int,
+        residual_units: int,
+        residual_blocks: int,
+        kernel_size: int,
+        rectified_skip: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.factor = factor
         self.hidden_units = hidden_units
@@ -59,23 +61,23 @@ class LevelEncoder(keras.layers.Layer):
             residual_units, residual_blocks, rectified_skip, dtype=dtype, name="residual_stack"
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         shape = input_shape
         for layer in [*self.strided, self.conv, self.residual_stack]:
             layer.build(shape)
             shape = layer.compute_output_shape(shape)
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         for layer in self.strided:
             x = layer(x)
         return self.residual_stack(self.conv(x))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, height, width, _ = input_shape
         shrink = [None if size is None else size // self.factor for size in (height, width)]
         return (batch, *shrink, self.hidden_units)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "factor": self.factor,
@@ -106,15 +108,15 @@ class LevelDecoder(keras.layers.Layer):
 
     def __init__(
         self,
-        factor,
-        output_channels,
-        hidden_units,
-        residual_units,
-        residual_blocks,
-        kernel_size,
-        rectified_skip=False,
-        **kwargs,
-    ):
+        factor: int,
+        output_channels: int,
+        hidden_units: int,
+        residual_units: int,
+        residual_blocks: int,
+        kernel_size: int,
+        rectified_skip: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.factor = factor
         self.output_channels = output_channels
@@ -145,24 +147,24 @@ class LevelDecoder(keras.layers.Layer):
             )
         ]
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         shape = input_shape
         for layer in [self.conv, self.residual_stack, *self.strided]:
             layer.build(shape)
             shape = layer.compute_output_shape(shape)
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         x = self.residual_stack(self.conv(x))
         for layer in self.strided:
             x = layer(x)
         return x
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, height, width, _ = input_shape
         grow = [None if size is None else size * self.factor for size in (height, width)]
         return (batch, *grow, self.output_channels)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "factor": self.factor,
@@ -175,13 +177,13 @@ class LevelDecoder(keras.layers.Layer):
         }
 
 
-def to_pixels(x):
+def to_pixels(x: Tensor) -> Tensor:
     """Pixels in `[0, 1]` of the network's, which are about `[-1, 1]`. float32, not clipped."""
     return 0.5 * ops.cast(x, "float32") + 0.5
 
 
-def join(known, quantized, upsampler):
+def join(known: Tensor | None, quantized: Tensor, upsampler: keras.layers.Layer | None) -> Tensor:
     """Quantized maps so far, at the size of the newest. `(B, H, W, D * levels so far)`."""
-    if known is None:
+    if upsampler is None:
         return quantized
     return ops.concatenate([upsampler(known), quantized], axis=-1)

@@ -1,6 +1,7 @@
 import keras
 from keras import ops
 
+from keras_vqvae2.hints import Tensor, TensorTree
 from keras_vqvae2.metrics import CodebookPerplexity, CodebookUsage, PeakSignalNoiseRatio
 
 
@@ -23,7 +24,9 @@ class VQVAE2Metrics:
         self.gradient_norm_tracker = keras.metrics.Mean(name="gradient_norm")
         self.skipped_steps_tracker = keras.metrics.Sum(name="skipped_steps")
 
-    def update_step_metrics(self, x, outputs, loss, weight):
+    def update_step_metrics(
+        self, x: Tensor, outputs: TensorTree, loss: Tensor, weight: Tensor
+    ) -> None:
         super().update_step_metrics(x, outputs, loss, weight)
         images, reconstruction = outputs["images"], outputs["reconstruction"]
         self._track_error(self.reconstruction_tracker, images, reconstruction, weight)

@@ -1,0 +1,112 @@
+"""Images that a flag names: a folder, or a TFDS data set by its name or directory."""
+
+import functools
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import flags
+
+import keras_vqvae2
+from keras_vqvae2.data.image_folder import list_images
+from keras_vqvae2.data.optional_imports import import_tfds
+
+FLAGS = flags.FLAGS
+
+
+class Images(NamedTuple):
+    """Images that are there, not opened yet.
+
+    Attributes:
+        open: Function of image size, batch size and the options of `keras_vqvae2.data.Options`.
+        count: How many; of a folder, its files.
+        is_folder: Whether they lie in a folder, not in a TFDS data set.
+        class_names: None, or the names of the labels.
+        text: Where and how many, for people.
+    """
+
+    open: object
+    count: int
+    is_folder: bool
+    class_names: list | None
+    text: str
+
+
+def find(flag, *splits, labels=False):
+    """Finds the images of a flag before anything long begins.
+
+    Args:
+        flag: Name of the flag.
+        *splits: Splits of a TFDS data set, of which the first that it has is taken.
+        labels: Whether the names of the labels are wanted.
+    """
+    source = FLAGS[flag].value
+    folder = Path(source)
+    if folder.is_dir() and not (folder / "dataset_info.json").exists():
+        return _folder(source, labels)
+    return _data_set(source, flag, splits, labels)
+
+
+def _folder(source, labels):
+    count = len(list_images(source))
+    names = None
+    if labels:
+        try:
+            names = keras_vqvae2.data.class_names(source)
+        except ValueError as error:
+            raise ValueError(f"{error}. Without classes: --nolabels") from error
+    read = functools.partial(keras_vqvae2.data.images_from_folder, source, engine=FLAGS.engine)
+    return Images(read, count, True, names, f"{source}: {count:,} files")
+
+
+def _data_set(source, flag, splits, labels):
+    if FLAGS.engine == "grain":
+        raise ValueError(
+            "Expected a folder of images, the only source that --engine=grain reads. "
+            f"Received: --{flag}={source}"
+        )
+    tfds = import_tfds()
+    try:
+        is_prepared = Path(source).is_dir()
+        builder = tfds.builder_from_directory(source) if is_prepared else tfds.builder(source)
+    except ValueError as error:  # of a name that is none, or that TFDS does not know
+        raise ValueError(
+            "Expected a folder of images, the name of a TFDS data set, or the directory of a "
+            f"prepared one. Received: --{flag}={source}"
+        ) from error
+    builder.download_and_prepare()
+    there = builder.info.splits
+    split = next((split for split in splits if split.split("[")[0] in there), None)
+    if split is None:
+        raise ValueError(
+            f"Expected a data set with the split {' or '.join(splits)}. "
+            f"Received: --{flag}={source} with {sorted(there)}"
+        )
+    if labels and "label" not in builder.info.features:
+        raise ValueError(
+            "Expected a data set with labels; without them: --nolabels. "
+            f"Received: --{flag}={source} with {list(builder.info.features)}"
+        )
+    names = builder.info.features["label"].names if labels else None
+    count = there[split].num_examples
+    read = functools.partial(keras_vqvae2.data.images_from_tfds, source, split=split)
+    return Images(read, count, False, names, f"{source}: {count:,} images of the split {split}")
+
+
+def check_classes(names, *flag_names):
+    """Compares the class folders of flags with the names of classes.
+
+    Args:
+        names: List of names, or None for any.
+        *flag_names: Names of the flags.
+
+    Returns:
+        Where and how many images, for people.
+    """
+    texts = []
+    for flag in flag_names:
+        folder = FLAGS[flag].value
+        received = keras_vqvae2.data.class_names(folder)
+        if names not in (None, received):
+            raise ValueError(f"Expected the classes {names}. Received: {received} in {folder}")
+        texts.append(f"{folder}: {len(list_images(folder)):,} files")
+    return ", ".join(texts)
