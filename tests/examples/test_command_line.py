@@ -55,6 +55,8 @@ def test_help_teaches_and_shared_flags_are_the_same_everywhere(call):
 @pytest.mark.parametrize("script", COMMAND_LINES)
 def test_bad_flags_are_one_sentence(call, script):
     done = call(script, "--no_such_flag=1")
+    if "pip install" in done.err:
+        pytest.skip(done.err.strip())
     assert last_line(done) == done.err.strip()
     assert done.err.startswith(f"{script}: Unknown command line flag 'no_such_flag'")
     assert "--help" in done.err

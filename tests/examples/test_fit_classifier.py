@@ -109,7 +109,7 @@ def folder(tmp_path, rng):
 def run(folder, *options):
     command = [sys.executable, EXAMPLES / "fit_classifier.py", f"--preset={folder}/generator"]
     command += [f"--{split}={folder}/{split}" for split in ("train", "validation")]
-    command += [f"--output={folder}/classifier.npz", f"--cache={folder}/cache", *options]
+    command += [f"--classifier={folder}/classifier.npz", f"--cache={folder}/cache", *options]
     environment = {**os.environ, "KERAS_BACKEND": keras.backend.backend()}
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
