@@ -244,3 +244,10 @@ def page(chromium, server):
     yield page
     assert hosts - {None} == {"127.0.0.1"}
     page.close()
+
+
+@pytest.mark.slow
+def test_the_page_invents(page):
+    assert page.locator("img").count() < 8
+    page.get_by_role("button", name="Invent", exact=True).click()
+    page.locator("img").nth(15).wait_for(state="attached")
