@@ -81,7 +81,6 @@ def page(path, name, run=True):
 
 def execute(notebook, path):
     import nbclient
-    from traitlets.config import Config
 
     with tempfile.TemporaryDirectory() as folder:
         client = nbclient.NotebookClient(
@@ -90,7 +89,6 @@ def execute(notebook, path):
             kernel_name="python3",
             resources={"metadata": {"path": folder}},
             extra_arguments=["--InlineBackend.figure_formats={'retina'}"],
-            config=Config(KernelManager={"transport": "ipc"}),  # no ports
         )
         inline = "module://matplotlib_inline.backend_inline"
         try:
