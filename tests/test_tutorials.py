@@ -85,7 +85,7 @@ def test_a_page_holds_what_the_code_printed_and_drew(pages, tmp_path):
     path.write_text(TUTORIAL)
     text, pictures = pages.page(path, "tutorial")
     assert text.startswith("# Title\nProse.\n\n```python\nimport sys")
-    _, first, picture, second, _ = text.split("```\n\n", 1)[1].split("\n\n", 4)
+    first, picture, second, _ = text.split("```\n\n", 1)[1].split("\n\n", 3)
     assert "\n2 of 2\n" in first and "\nafter\n" in second
     assert "not shown" not in text.split("```\n\n", 1)[1]
     assert re.fullmatch(r"!\[Picture 1\]\(tutorial/picture-1.png\){ width=\d+ }", picture)
