@@ -8,7 +8,6 @@ import functools
 import math
 from pathlib import Path
 
-import keras
 import numpy as np
 from label_classifier import LabelClassifier
 from PIL import Image
@@ -16,6 +15,7 @@ from PIL import Image
 import keras_vqvae2
 from keras_vqvae2.callbacks.reconstruction_grid import reconstruction_rows
 from keras_vqvae2.data.image_folder import decode
+from keras_vqvae2.plots import code_colours
 
 BATCH = 8  # images at a time, always: one size, one compiled program
 EVERY_LABEL = "every label in turn"
@@ -41,7 +41,7 @@ class Playground:
         """`(height, width)` of the pictures."""
         return self.vqvae.image_shape[:2]
 
-    @functools.cached_property
+    @property
     def label_names(self):
         count = self.generator.num_classes or 0
         return self.generator.label_names or [str(label) for label in range(count)]
@@ -260,7 +260,8 @@ def look_inside(playground, picture):
     maps, table = [], []
     for i, (level, codes) in enumerate(vqvae.encode(images).items()):
         height, width = codes.shape[1:]
-        maps.append((code_colours(vqvae, level)[codes[0]], f"{level}, {height}×{width} codes"))
+        colours = to_uint8(code_colours(vqvae.get_layer(f"quantizer_{level}").codebook))
+        maps.append((colours[codes[0]], f"{level}, {height}×{width} codes"))
         upper = vqvae.levels[: i + 1]
         name = "reconstruction" if upper == vqvae.levels else f"{' + '.join(upper)} only"
         table.append(
@@ -273,19 +274,6 @@ def look_inside(playground, picture):
             ]
         )
     return versions, maps, table
-
-
-def code_colours(vqvae, level):
-    """A colour for each code of a level, `(codes, 3)`: codes with like vectors have like colours.
-
-    Red, green and blue are the ranks of the code's vector along the three directions in which the
-    codebook varies most.
-    """
-    codebook = keras.ops.convert_to_numpy(vqvae.get_layer(f"quantizer_{level}").codebook)
-    centred = codebook - codebook.mean(axis=0)
-    _, _, directions = np.linalg.svd(centred, full_matrices=False)
-    places = centred @ directions[:3].T  # (K, 3)
-    return to_uint8(places.argsort(axis=0).argsort(axis=0) / (len(places) - 1))
 
 
 def enlarge(picture, size):

@@ -161,7 +161,7 @@ def split_weights(parallel):
             f"XLA_FLAGS decide. Received: --model_parallel={group}"
         )
     devices = keras.distribution.list_devices()[:count]
-    parallel.num_replicas = count // group
+    parallel.num_replicas = count // group  # a group of devices sees one part of a batch
     mesh = keras.distribution.DeviceMesh(
         (parallel.num_replicas, group), ("batch", "model"), devices
     )

@@ -1,11 +1,12 @@
-"""Pictures of images in rows and columns."""
+"""Pictures of images in rows and columns, of curves, and colours for codes."""
 
 from collections.abc import Mapping, Sequence
 
+import keras
 import numpy as np
 
 from keras_vqvae2.files import replacing
-from keras_vqvae2.hints import FilePath
+from keras_vqvae2.hints import FilePath, Tensor
 
 
 def save_image_rows(
@@ -75,3 +76,22 @@ def save_curves(
     axis.legend()
     with replacing(path) as temporary:
         figure.savefig(temporary)
+
+
+def code_colours(codebook: Tensor) -> np.ndarray:
+    """A colour for each code: codes with like vectors have like colours.
+
+    Red, green and blue are the ranks of the code's vector along the three directions in which the
+    codebook varies most.
+
+    Args:
+        codebook: Vectors of shape `(codes, dimensions)`, three dimensions at least.
+
+    Returns:
+        Floats in `[0, 1]`, shape `(codes, 3)`.
+    """
+    vectors = keras.ops.convert_to_numpy(codebook)
+    vectors = vectors - vectors.mean(axis=0)
+    _, _, directions = np.linalg.svd(vectors, full_matrices=False)
+    places = vectors @ directions[:3].T  # (codes, 3)
+    return places.argsort(axis=0).argsort(axis=0) / max(1, len(places) - 1)

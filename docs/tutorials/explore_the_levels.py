@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import keras_vqvae2
+from keras_vqvae2.plots import code_colours
 
 QUICK = "KERAS_VQVAE2_QUICK" in os.environ  # set by the tests: as little as shows that it runs
 COUNT = 2 if QUICK else 8
@@ -58,24 +59,17 @@ print(f"{bits / math.prod(photographs.shape[1:3]):.2f} bits a pixel")
 # do, so the next cell colours each code by where its vector lies: the three directions in which a
 # codebook spreads most become red, green and blue, and codes that are alike look alike.
 
-
 # %%
-def code_colours(level):
-    """A colour for each code: its vector on three principal axes, shape `(codes, 3)`."""
-    codebook = keras.ops.convert_to_numpy(vqvae.get_layer(f"quantizer_{level}").codebook)
-    vectors = codebook - codebook.mean(axis=0)
-    _, _, axes = np.linalg.svd(vectors, full_matrices=False)
-    ranks = (vectors @ axes[:3].T).argsort(axis=0).argsort(axis=0)  # spread evenly over the colours
-    return ranks / (len(ranks) - 1)
-
-
+colours = {
+    level: code_colours(vqvae.get_layer(f"quantizer_{level}").codebook) for level in vqvae.levels
+}
 maps = {
-    f"{level} codes, {values.shape[1]}x{values.shape[2]}": code_colours(level)[values]
+    f"{level} codes, {values.shape[1]}x{values.shape[2]}": colours[level][values]
     for level, values in codes.items()
 }
 show({"photographs": pixels})
-for name, colours in maps.items():
-    show({name: colours})
+for name, pictures in maps.items():
+    show({name: pictures})
 
 # %% [markdown]
 # *Photographs and their maps of codes. In both maps the clothes stand out from what they lie on:
@@ -208,7 +202,7 @@ for axis, (level, values) in zip(axes, codes.items()):
     _, spread, directions = np.linalg.svd(vectors, full_matrices=False)
     x, y = (vectors @ directions[:2].T).T
     counts = np.bincount(values.ravel(), minlength=vqvae.num_embeddings)
-    axis.scatter(x, y, s=4 + 2 * counts, c=code_colours(level), alpha=0.8)
+    axis.scatter(x, y, s=4 + 2 * counts, c=colours[level], alpha=0.8)
     explained = (spread[:2] ** 2).sum() / (spread**2).sum()
     axis.set_title(f"{level}: {explained:.0%} of the spread in this plane", fontsize=9)
     axis.set(xticks=[], yticks=[])

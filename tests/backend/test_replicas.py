@@ -102,6 +102,25 @@ def test_a_job_ends_when_a_process_is_killed(tmp_path):
     assert errors.strip()
 
 
+@pytest.mark.slow
+def test_each_process_encodes_decodes_and_draws_for_itself(tmp_path):
+    results = []
+    for processes in (1, 2):
+        folder = tmp_path / f"{processes}"
+        folder.mkdir()
+        started = launcher()([Path(__file__).parent / "work_alone.py", folder], BACKEND, processes)
+        for process in started:
+            _, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, errors[-3000:]
+        results += [np.load(folder / f"{i}.npz") for i in range(processes)]
+    one, *two = results
+    assert one["processes"] == 1 and [r["processes"] for r in two] == [2, 2]
+    for result in two:
+        for name in ("top", "bottom", "drawn"):
+            np.testing.assert_array_equal(result[name], one[name])
+        np.testing.assert_allclose(result["decoded"], one["decoded"], atol=1e-5)
+
+
 def test_more_devices_than_there_are():
     with pytest.raises(ValueError, match="Received: devices=64"):
         keras_vqvae2.DataParallel(devices=64)
