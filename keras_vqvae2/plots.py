@@ -73,7 +73,7 @@ def save_curves(
         axis.plot(x, y, label=label, marker="." if len(x) < 50 else None)
     axis.set(xlabel=x_label, ylabel=y_label, title=title)
     axis.grid(alpha=0.3)
-    axis.legend()
+    figure.legend(loc="outside upper center", ncols=4)  # hides no curve
     with replacing(path) as temporary:
         figure.savefig(temporary)
 

@@ -251,3 +251,57 @@ def test_the_page_invents(page):
     assert page.locator("img").count() < 8
     page.get_by_role("button", name="Invent", exact=True).click()
     page.locator("img").nth(15).wait_for(state="attached")
+
+
+@pytest.mark.slow
+def test_the_page_completes_what_is_painted_over(page):
+    page.get_by_role("tab", name="Complete").click()
+    button = page.get_by_role("button", name="Complete", exact=True)
+    button.click()
+    page.get_by_text("Paint over the part of the picture").wait_for()  # nothing is painted yet
+    box = page.locator("canvas:visible").first.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x - 40, y)
+    page.mouse.down()
+    for step in range(9):
+        page.mouse.move(x - 40 + 10 * step, y)
+    page.mouse.up()
+    page.wait_for_timeout(500)  # until the editor has sent its layer
+    button.click()
+    page.locator("#completed img").nth(9).wait_for()  # before, what is kept, eight completions
+    assert page.locator("#completed img").count() == 10
+
+
+@pytest.mark.slow
+def test_the_page_refuses_other_uploads(page, tmp_path):
+    page.get_by_role("tab", name="Look inside").click()
+    upload = page.locator("input[type=file]:not([disabled])").last
+    text = tmp_path / "text.png"
+    text.write_text("not a picture")
+    upload.set_input_files(text)
+    page.get_by_text("Expected a PNG, JPEG or WebP picture").first.wait_for()
+    upload.set_input_files(promise(tmp_path / "large.png", 7000))
+    page.get_by_text("at most 40 million pixels").first.wait_for()
+    heavy = tmp_path / "heavy.png"
+    heavy.write_bytes(bytes(2 * 2**20))
+    upload.set_input_files(heavy)
+    page.get_by_text("exceed the maximum allowed size").first.wait_for()
+
+
+@pytest.mark.slow
+def test_the_page_looks_inside(page):
+    page.get_by_role("tab", name="Look inside").click()
+    page.locator("#maps img").nth(1).wait_for()  # a map a level
+    assert page.locator("#maps img").count() == 2
+    page.get_by_text("PSNR up to here, dB").wait_for()
+
+
+@pytest.mark.slow
+def test_it_listens_on_this_machine_alone(server):
+    psutil = pytest.importorskip("psutil")
+    listening = [
+        connection.laddr.ip
+        for connection in psutil.Process(server[0].pid).net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert listening and set(listening) == {"127.0.0.1"}
