@@ -17,6 +17,7 @@ from mkdocs.structure.files import File
 log = logging.getLogger("mkdocs.hooks.tutorials")
 SECONDS_A_CELL = 900
 TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*m")
+LOG_LINES = re.compile(r"^\w+:tensorflow:.*\n", re.MULTILINE)  # in a kernel they go to stdout
 running = True
 
 
@@ -118,6 +119,7 @@ def output_parts(outputs, name, pictures):
 
 def text_block(text):
     # A line that was written over shows its last state.
-    lines = [line.rstrip("\r").split("\r")[-1] for line in TERMINAL_CODES.sub("", text).split("\n")]
+    text = LOG_LINES.sub("", TERMINAL_CODES.sub("", text))
+    lines = [line.rstrip("\r").split("\r")[-1] for line in text.split("\n")]
     text = "\n".join(lines).strip("\n")
     return [f"``` {{ .text .output .no-copy }}\n{text}\n```"] if text.strip() else []

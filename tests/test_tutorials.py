@@ -74,6 +74,7 @@ import matplotlib.pyplot as plt
 print("1 of 2", end="\\r")
 print("2 of 2")
 print("not shown", file=sys.stderr)
+print("WARNING:tensorflow:not shown")
 plt.plot([1, 2])
 plt.show()
 print("after")

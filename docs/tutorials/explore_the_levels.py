@@ -95,9 +95,9 @@ for name, images in list(rows.items())[1:]:
 # *The top alone is a small, soft version of the photograph; the bottom alone has edges and texture
 # without the right colours.*
 #
-# About 28 dB is what this model reaches with both levels, and above 20 dB with the top alone. That
-# is no law. It was trained with `quantizer_dropout=0.1`, which takes the bottom codes away from
-# some images, so that the top has to carry the picture. `vqvae2_imagenette_128` was trained
+# About 27 dB is what this model reaches with both levels here, and above 20 dB with the top alone.
+# That is no law. It was trained with `quantizer_dropout=0.1`, which takes the bottom codes away
+# from some images, so that the top has to carry the picture. `vqvae2_imagenette_128` was trained
 # without:
 
 # %%
