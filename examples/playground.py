@@ -234,7 +234,7 @@ def complete(playground, picture, mask, label, **settings):
     )
     kept = np.where(mask[..., None], np.uint8(128), picture)
     names = [""] * BATCH if labels is None else [playground.label_names[i] for i in labels]
-    return [(picture, "before"), (kept, "what is kept"), *zip(to_uint8(images), names)]
+    return [(picture, "before"), (kept, "kept"), *zip(to_uint8(images), names)]
 
 
 def look_inside(playground, picture):
