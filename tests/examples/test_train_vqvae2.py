@@ -148,7 +148,10 @@ def test_two_processes_stop_at_sigterm_and_one_goes_on_to_the_same_end(folder):
 def test_grain_goes_on_to_the_same_end_and_ctrl_c_says_how(folder):
     grain = ["--engine=grain", "--steps_per_epoch=3"]
     whole, stopped = folder / "grain", folder / "grain_stopped"
+    # A child of tests that run in the background of a shell would inherit that SIGINT is ignored.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = start(folder, stopped, *grain, "--steps=1000000")  # until it is interrupted
+    signal.signal(signal.SIGINT, handler)
     deadline = time.time() + 240
     while not any(stopped.glob("checkpoint-1.keras")):
         assert process.poll() is None and time.time() < deadline
