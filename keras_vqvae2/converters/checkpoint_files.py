@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_vqvae2.converters.torch_reader import read_torch_file
 from keras_vqvae2.hints import FilePath, Tensor
 
 
@@ -58,16 +59,18 @@ def read_state_dict(path: FilePath) -> dict[str, np.ndarray]:
     """Reads a PyTorch checkpoint.
 
     Args:
-        path: A `.safetensors` file, or one that `torch.save` wrote (`.pt`, `.pth`, `.bin`). The
-            state may be wrapped in `{"model": …}` or `{"state_dict": …}`, and its keys may carry
-            the prefix `module.` of a model that was trained on several devices.
+        path: A `.safetensors` file, or one that `torch.save` wrote (`.pt`, `.pth`, `.bin`), which
+            is read without PyTorch. The state may be wrapped in `{"model": …}` or
+            `{"state_dict": …}`, and its keys may carry the prefix `module.` of a model that was
+            trained on several devices.
 
     Returns:
         Dict from key to NumPy array.
 
     Raises:
+        FileNotFoundError: If there is no such file.
         ValueError: If the file is not such a checkpoint.
-        ImportError: If the package that reads it is absent.
+        ImportError: If it is a `.safetensors` file and the package safetensors is absent.
     """
     path = Path(path)
     if not path.is_file():
@@ -102,18 +105,7 @@ def _read_safetensors(path):
 
 
 def _read_torch(path):
-    import pickle
-
-    try:
-        from keras_vqvae2.backend.torch_files import load_tensors
-    except ImportError as error:
-        raise ImportError("Reading PyTorch checkpoints needs `pip install torch`.") from error
-    try:
-        state = load_tensors(path)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(
-            f"Expected a checkpoint that holds tensors and nothing else. Received: {path} ({error})"
-        ) from error
+    state = read_torch_file(path)
     if not isinstance(state, dict):
         raise ValueError(f"Expected a dict. Received: {path} with a {type(state).__name__}")
     return state

@@ -1,17 +1,19 @@
 """Reading what `torch.save` wrote, without PyTorch and without running anything in the file."""
 
+import argparse
 import math
 import pickle
 import zipfile
 from collections import OrderedDict
 
+import ml_dtypes  # noqa: F401 - gives NumPy a bfloat16
 import numpy as np
 
-# NumPy has no bfloat16.
 _DTYPES = {
     "DoubleStorage": "<f8",
     "FloatStorage": "<f4",
     "HalfStorage": "<f2",
+    "BFloat16Storage": "bfloat16",
     "LongStorage": "<i8",
     "IntStorage": "<i4",
     "ShortStorage": "<i2",
@@ -26,8 +28,9 @@ _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 def read_torch_file(path):
     """Reads a file of tensors that `torch.save` wrote, in its format of today or before 1.6.
 
-    Only tensors, plain containers, numbers and strings are admitted. A file that names anything
-    else is refused, and nothing that it names is run.
+    Only tensors, plain containers, numbers, strings and the flags of a training script
+    (`argparse.Namespace`) are admitted. A file that names anything else is refused, and nothing
+    that it names is run.
 
     Args:
         path: The file.
@@ -111,6 +114,8 @@ class _TensorUnpickler(pickle.Unpickler):
     def find_class(self, module, name):
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
+        if (module, name) == ("argparse", "Namespace"):
+            return argparse.Namespace  # attributes and no more
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
             return self._tensor
         if (module, name) == ("torch._utils", "_rebuild_parameter"):

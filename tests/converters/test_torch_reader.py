@@ -1,3 +1,4 @@
+import argparse
 import io
 import os
 import pickle
@@ -32,12 +33,15 @@ def test_equals_what_pytorch_reads(new, tmp_path, rng):
             for name in ("float64", "float16", "int64", "int32", "int16", "int8")
         ],
         "bytes": torch.tensor([0, 255], dtype=torch.uint8),
+        "halves": torch.tensor([[0.5, -3.0], [1e30, 0.0]], dtype=torch.bfloat16).T,
+        "flags": argparse.Namespace(channel=256, sched=None),
         "bools": torch.tensor([True, False]),
         "epoch": 3,
         "name": "a model",
     }
     path = save(value, tmp_path / "weights.pth", new)
-    read, expected = read_torch_file(path), torch.load(path, weights_only=True)
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        read, expected = read_torch_file(path), torch.load(path, weights_only=True)
     assert isinstance(read["state_dict"], OrderedDict)
     assert list(read["state_dict"]) == list(expected["state_dict"])
     assert (read["epoch"], read["name"]) == (3, "a model")
@@ -45,6 +49,8 @@ def test_equals_what_pytorch_reads(new, tmp_path, rng):
     for a, b in zip(tensors(read), tensors(expected), strict=True):
         assert a.dtype == b.numpy().dtype
         np.testing.assert_array_equal(a, b.numpy())
+    np.testing.assert_array_equal(read["halves"].astype("float32"), expected["halves"].float())
+    assert read["flags"] == expected["flags"]
     np.testing.assert_array_equal(read["bools"], [True, False])
     np.testing.assert_array_equal(read["parameter"], [1, 1])
 
@@ -68,9 +74,9 @@ class Call:
         Call(getattr, "text", "upper"),
         np.ones(3),
         torch.nn.Linear(1, 1),
-        torch.ones(2, dtype=torch.bfloat16),
+        torch.ones(2, dtype=torch.complex64),
     ],
-    ids=["system", "exec", "getattr", "numpy", "module", "bfloat16"],
+    ids=["system", "exec", "getattr", "numpy", "module", "complex"],
 )
 def test_what_is_no_tensor_is_refused_and_not_run(value, new, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
