@@ -1,6 +1,7 @@
 from contextlib import AbstractContextManager
 
 from keras_vqvae2 import backend
+from keras_vqvae2.checks import check_positive
 from keras_vqvae2.hints import Dataset
 
 
@@ -52,8 +53,8 @@ class DataParallel:
     """
 
     def __init__(self, devices: int | None = None, join: bool | None = None) -> None:
-        if devices is not None and (int(devices) != devices or devices < 1):
-            raise ValueError(f"Expected None or a positive integer. Received: devices={devices}")
+        if devices is not None:
+            check_positive(devices=devices)
         self.num_replicas, self._scope = backend.start_replicas(devices, join)
         self.num_processes = backend.process_count()
         self.process_index = backend.process_index()

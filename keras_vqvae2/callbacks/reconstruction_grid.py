@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_vqvae2 import backend
 from keras_vqvae2.hints import FilePath, Tensor
+from keras_vqvae2.image_batches import to_unit_floats
 from keras_vqvae2.plots import save_image_rows
 
 
@@ -39,8 +40,7 @@ class ReconstructionGrid(keras.callbacks.Callback):
         super().__init__()
         if every < 1:
             raise ValueError(f"Expected a positive number of epochs. Received: every={every}")
-        images = np.asarray(images)
-        self.images = images / 255.0 if images.dtype == np.uint8 else images
+        self.images = to_unit_floats(np.asarray(images))
         self.directory = Path(directory)
         self.every = every
 

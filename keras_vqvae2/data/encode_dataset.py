@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tqdm
 
+from keras_vqvae2.checks import check_positive
 from keras_vqvae2.data.batch_source import BatchSource
 from keras_vqvae2.data.optional_imports import import_tensorflow, import_tfds
 from keras_vqvae2.files import replacing
@@ -99,10 +100,9 @@ def encode_dataset(
     Reference:
         - Razavi, van den Oord, Vinyals 2019, arXiv 1906.00446, algorithm 2.
     """
-    sizes = {"shard_size": shard_size, "num_workers": num_workers, "num_images": num_images}
-    for name, value in sizes.items():
-        if value is not None and (int(value) != value or value < 1):
-            raise ValueError(f"Expected a positive integer. Received: {name}={value}")
+    check_positive(shard_size=shard_size, num_workers=num_workers)
+    if num_images is not None:
+        check_positive(num_images=num_images)
     if worker not in range(num_workers):
         raise ValueError(f"Expected an integer below {num_workers}. Received: worker={worker}")
     if not split.isidentifier():

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Sequence
 
+from keras_vqvae2.checks import check_positive
 from keras_vqvae2.data.optional_imports import import_tensorflow
 from keras_vqvae2.hints import Dataset, Size, Tensor
 
@@ -56,8 +57,7 @@ class Options:
             raise ValueError(
                 f"Expected a positive integer or (height, width). Received: image_size={image_size}"
             )
-        if int(batch_size) != batch_size or batch_size < 1:
-            raise ValueError(f"Expected a positive integer. Received: batch_size={batch_size}")
+        check_positive(batch_size=batch_size)
         if int(start_step) != start_step or start_step < 0:
             raise ValueError(f"Expected a non-negative integer. Received: start_step={start_step}")
         if crop not in ("center", "random"):

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from keras import ops
 
+from keras_vqvae2.checks import check_positive
 from keras_vqvae2.hints import Tensor
 
 
@@ -40,8 +41,8 @@ class Sampling:
     ) -> None:
         if not (temperature > 0 and math.isfinite(temperature)):
             raise ValueError(f"Expected a positive number. Received: temperature={temperature}")
-        if top_k is not None and (int(top_k) != top_k or top_k < 1):
-            raise ValueError(f"Expected a positive integer. Received: top_k={top_k}")
+        if top_k is not None:
+            check_positive(top_k=top_k)
         if top_p is not None and not 0 < top_p <= 1:
             raise ValueError(f"Expected a number in (0, 1]. Received: top_p={top_p}")
         self.temperature = temperature

@@ -4,7 +4,9 @@ import keras
 import numpy as np
 import tqdm
 
+from keras_vqvae2.checks import check_positive
 from keras_vqvae2.hints import Dataset, Tensor
+from keras_vqvae2.image_batches import image_batches, to_numpy, to_unit_floats
 
 
 class FeatureExtractor:
@@ -74,10 +76,9 @@ class FeatureExtractor:
             ValueError: If the images or what the model returns have another shape, or values of
                 the images are out of range or NaN.
         """
-        images = _to_numpy(images)
+        images = to_numpy(images)
         _check(images)
-        pixels = images / np.float32(255) if images.dtype == np.uint8 else images
-        inputs = pixels.astype("float32")  # a copy, which `preprocess` may overwrite
+        inputs = to_unit_floats(images)  # a copy, which `preprocess` may overwrite
         if self.preprocess is not None:
             inputs = self.preprocess(inputs)
         model = self.model
@@ -125,12 +126,11 @@ class FeatureExtractor:
         Raises:
             ValueError: If there are no images, or as in `__call__`.
         """
-        if int(batch_size) != batch_size or batch_size < 1:
-            raise ValueError(f"Expected a positive integer. Received: batch_size={batch_size}")
+        check_positive(batch_size=batch_size)
         total = len(images) if hasattr(images, "shape") else None
         size = 0
         with tqdm.tqdm(total=total, desc=self.name, unit="image", disable=not verbose) as progress:
-            for batch in _batches(images, batch_size):
+            for batch in image_batches(images, batch_size):
                 count = len(batch)
                 # A last batch that is not full would be compiled for once more: it is filled up.
                 size = max(size, count)
@@ -160,20 +160,8 @@ class FeatureExtractor:
         return np.concatenate(list(self.stream(images, batch_size, verbose)))
 
 
-def _batches(images, size):
-    if hasattr(images, "shape"):
-        yield from (_to_numpy(images[i : i + size]) for i in range(0, len(images), size))
-        return
-    for batch in images:
-        yield _to_numpy(batch[0] if isinstance(batch, (tuple, list)) else batch)
-
-
-def _to_numpy(x):
-    return keras.ops.convert_to_numpy(x) if keras.ops.is_tensor(x) else np.asarray(x)
-
-
 def _rows(outputs, what, name, count):
-    outputs = _to_numpy(outputs)
+    outputs = to_numpy(outputs)
     if outputs.ndim != 2 or len(outputs) != count:
         raise ValueError(
             f"Expected {what} of shape ({count}, …) for {count} images. "

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_vqvae2.checks import check_positive
 from keras_vqvae2.hints import Config, Shape, Size, Tensor, TensorTree
 
 
@@ -69,8 +70,7 @@ class MaskedConv2D(keras.layers.Layer):
             )
         if mask_type not in ("A", "B", None):
             raise ValueError(f"Expected 'A', 'B' or None. Received: mask_type={mask_type!r}")
-        if int(filters) != filters or filters < 1:
-            raise ValueError(f"Expected a positive integer. Received: filters={filters}")
+        check_positive(filters=filters)
         self.filters = filters
         self.kernel_size = size
         self.mask_type = mask_type

@@ -3,6 +3,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_vqvae2.checks import check_positive
 from keras_vqvae2.hints import Config, Shape, Tensor
 
 
@@ -46,8 +47,7 @@ class ResidualStack(keras.layers.Layer):
         self, residual_units: int, num_blocks: int = 2, rectified_skip: bool = False, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        if int(residual_units) != residual_units or residual_units < 1:
-            raise ValueError(f"Expected a positive integer. Received: {residual_units=}")
+        check_positive(residual_units=residual_units)
         if int(num_blocks) != num_blocks or num_blocks < 0:
             raise ValueError(f"Expected a non-negative integer. Received: {num_blocks=}")
         self.residual_units = residual_units

@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_vqvae2 import backend
+from keras_vqvae2.checks import check_positive
 from keras_vqvae2.hints import Config, Shape, Tensor, TensorTree
 from keras_vqvae2.layers.gradient_estimators import ESTIMATORS
 from keras_vqvae2.layers.nearest_code import nearest_code
@@ -103,9 +104,7 @@ class VectorQuantizer(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        for name, value in (("num_embeddings", num_embeddings), ("embedding_dim", embedding_dim)):
-            if int(value) != value or value < 1:
-                raise ValueError(f"Expected a positive integer. Received: {name}={value}")
+        check_positive(num_embeddings=num_embeddings, embedding_dim=embedding_dim)
         if commitment_cost < 0:
             raise ValueError(
                 f"Expected a non-negative weight. Received: commitment_cost={commitment_cost}"

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_vqvae2.checks import check_positive
 from keras_vqvae2.hints import Config, Tensor
 
 
@@ -90,10 +91,7 @@ class ClassifierProtocol:
     weight_decay: float = 5e-4
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "epochs", "batch_size"):
-            value = getattr(self, name)
-            if int(value) != value or value < 1:
-                raise ValueError(f"Expected a positive integer. Received: {name}={value}")
+        check_positive(image_size=self.image_size, epochs=self.epochs, batch_size=self.batch_size)
         if not self.learning_rate > 0:
             raise ValueError(
                 f"Expected a positive number. Received: learning_rate={self.learning_rate}"

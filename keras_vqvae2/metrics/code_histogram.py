@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_vqvae2 import backend
+from keras_vqvae2.checks import check_positive
 from keras_vqvae2.hints import Config, Tensor
 
 
@@ -12,8 +13,7 @@ class CodeHistogram(keras.metrics.Metric):
 
     def __init__(self, num_embeddings: int, name: str | None = None, **kwargs: Any) -> None:
         super().__init__(name=name, **kwargs)
-        if int(num_embeddings) != num_embeddings or num_embeddings < 1:
-            raise ValueError(f"Expected a positive integer. Received: {num_embeddings=}")
+        check_positive(num_embeddings=num_embeddings)
         self.num_embeddings = int(num_embeddings)
         self.counts = self.add_variable(
             shape=(self.num_embeddings,), initializer="zeros", name="counts", dtype="float32"

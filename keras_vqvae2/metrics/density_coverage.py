@@ -3,11 +3,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_vqvae2.checks import check_positive
 from keras_vqvae2.hints import Config, Tensor
 from keras_vqvae2.metrics.feature_sets import FeatureSetMetric
 from keras_vqvae2.metrics.nearest_neighbours import (
     Distances,
-    check_nearest_k,
     point_sets,
     positions,
 )
@@ -51,7 +51,7 @@ def density_coverage(features: Tensor, reference: Tensor, nearest_k: int = 5) ->
         - Naeem, Oh, Uh, Choi, Yoo 2020, "Reliable Fidelity and Diversity Metrics for Generative
           Models", arXiv 2002.09797, section 3.
     """
-    check_nearest_k(nearest_k)
+    check_positive(nearest_k=nearest_k)
     generated, reference = point_sets(features, reference)
     radii = reference.radii(nearest_k)
     covered = np.zeros(len(reference.points), "bool")
@@ -112,7 +112,7 @@ class DensityCoverage(FeatureSetMetric):
         **kwargs: Any,
     ) -> None:
         super().__init__(reference, name=name, **kwargs)
-        check_nearest_k(nearest_k)
+        check_positive(nearest_k=nearest_k)
         self.nearest_k = int(nearest_k)
 
     def _compare(self, generated, reference):

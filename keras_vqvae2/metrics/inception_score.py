@@ -5,6 +5,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_vqvae2.checks import check_positive
 from keras_vqvae2.hints import Config, Tensor
 
 _BLOCK = 128  # rows at a time: float64 of 1,008 classes that stays in a core's cache
@@ -46,7 +47,7 @@ def inception_score(probabilities: Tensor, splits: int = 10) -> tuple[float, flo
         - Salimans, Goodfellow, Zaremba, Cheung, Radford, Chen 2016, "Improved Techniques for
           Training GANs", arXiv 1606.03498, section 4.
     """
-    _check_splits(splits)
+    check_positive(splits=splits)
     probabilities = _as_probabilities(probabilities)
     count = len(probabilities)
     sums = _SplitSums(splits, probabilities.shape[1])
@@ -84,11 +85,6 @@ class _SplitSums:
 
 def _x_log_x(x):
     return x * np.log(np.where(x > 0, x, 1.0))
-
-
-def _check_splits(splits):
-    if int(splits) != splits or splits < 1:
-        raise ValueError(f"Expected a positive integer. Received: {splits=}")
 
 
 def _as_probabilities(probabilities):
@@ -155,7 +151,7 @@ class InceptionScore(keras.metrics.Metric):
 
     def __init__(self, splits: int = 10, name: str = "inception_score", **kwargs: Any) -> None:
         super().__init__(name=name, **kwargs)
-        _check_splits(splits)
+        check_positive(splits=splits)
         self.splits = int(splits)
         self._sums: _SplitSums | None = None
 

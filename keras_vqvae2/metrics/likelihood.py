@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_vqvae2.checks import check_positive
 from keras_vqvae2.hints import Dataset, Tensor
 
 if TYPE_CHECKING:
@@ -201,8 +202,7 @@ def _code_batches(generator, data, labels, batch_size):
 
 def _slices(data, labels, batch_size):
     """Batches of one size, so that one program is compiled: the last one repeats its end."""
-    if int(batch_size) != batch_size or batch_size < 1:
-        raise ValueError(f"Expected a positive integer. Received: batch_size={batch_size}")
+    check_positive(batch_size=batch_size)
     named = isinstance(data, dict)
     arrays = {k: np.asarray(v) for k, v in (data if named else {"images": data}).items()}
     if labels is not None:

@@ -18,12 +18,6 @@ _PAIR_ENTRIES = 2**16  # numbers of the differences in memory at a time: 512 KiB
 _OPEN_SHARE = 1 / 256  # of a tile in float32; more, and float64 is faster than pair by pair
 
 
-def check_nearest_k(nearest_k):
-    """Raises `ValueError` unless it is a positive integer."""
-    if int(nearest_k) != nearest_k or nearest_k < 1:
-        raise ValueError(f"Expected a positive integer. Received: {nearest_k=}")
-
-
 def point_sets(features, reference):
     """The two sets of features as `PointSet`s, checked."""
     features, reference = as_features(features), as_features(reference)

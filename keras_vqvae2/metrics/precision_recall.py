@@ -3,9 +3,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_vqvae2.checks import check_positive
 from keras_vqvae2.hints import Config, Tensor
 from keras_vqvae2.metrics.feature_sets import FeatureSetMetric
-from keras_vqvae2.metrics.nearest_neighbours import Distances, check_nearest_k, point_sets
+from keras_vqvae2.metrics.nearest_neighbours import Distances, point_sets
 
 
 def precision_recall(features: Tensor, reference: Tensor, nearest_k: int = 3) -> dict[str, float]:
@@ -49,7 +50,7 @@ def precision_recall(features: Tensor, reference: Tensor, nearest_k: int = 3) ->
         - Kynkäänniemi, Karras, Laine, Lehtinen, Aila 2019, "Improved Precision and Recall Metric
           for Assessing Generative Models", arXiv 1904.06991, section 3.
     """
-    check_nearest_k(nearest_k)
+    check_positive(nearest_k=nearest_k)
     generated, reference = point_sets(features, reference)
     radii, reference_radii = generated.radii(nearest_k), reference.radii(nearest_k)
     realistic = np.zeros(len(generated.points), "bool")
@@ -108,7 +109,7 @@ class PrecisionRecall(FeatureSetMetric):
         **kwargs: Any,
     ) -> None:
         super().__init__(reference, name=name, **kwargs)
-        check_nearest_k(nearest_k)
+        check_positive(nearest_k=nearest_k)
         self.nearest_k = int(nearest_k)
 
     def _compare(self, generated, reference):

@@ -2,9 +2,9 @@ import math
 from typing import TYPE_CHECKING
 
 import keras
-import numpy as np
 
 from keras_vqvae2.hints import Dataset, Tensor
+from keras_vqvae2.image_batches import image_batches, to_unit_floats
 from keras_vqvae2.metrics.codebook_perplexity import CodebookPerplexity
 from keras_vqvae2.metrics.codebook_usage import CodebookUsage
 from keras_vqvae2.metrics.lpips import LPIPS
@@ -60,9 +60,9 @@ def evaluate_reconstructions(
         for level in vqvae.levels
     }
     count = 0
-    for batch in _batches(images):
+    for batch in image_batches(images, 64):
         codes = vqvae.encode(batch)
-        pixels = batch / np.float32(255) if batch.dtype == np.uint8 else batch
+        pixels = to_unit_floats(batch)
         reconstructions = vqvae.decode(codes)
         for metric in of_images.values():
             metric.update_state(pixels, reconstructions)
@@ -82,12 +82,3 @@ def evaluate_reconstructions(
         "bits_per_pixel": bits_per_pixel,
         **{name: float(metric.result()) for name, metric in measured.items()},
     }
-
-
-def _batches(images, size=64):
-    """NumPy arrays of images, without labels."""
-    if hasattr(images, "shape"):
-        yield from (images[i : i + size] for i in range(0, len(images), size))
-        return
-    for batch in images:
-        yield np.asarray(batch[0] if isinstance(batch, (tuple, list)) else batch)

@@ -4,7 +4,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_vqvae2.checks import check_positive
 from keras_vqvae2.hints import Classifier, Config, FilePath, Labels, PerLevel, Tensor
+from keras_vqvae2.image_batches import to_unit_floats
 from keras_vqvae2.models import preset_files
 from keras_vqvae2.models.generator_checks import (
     check_completion,
@@ -17,7 +19,6 @@ from keras_vqvae2.models.image_generator_presets import IMAGE_GENERATOR_PRESETS
 from keras_vqvae2.models.pixelsnail.pixelsnail_prior import PixelSnailPrior
 from keras_vqvae2.models.preset_model import PresetUser, register_presets
 from keras_vqvae2.models.rejection_sampling import RejectionResult, best_of_drawn
-from keras_vqvae2.models.vqvae2.levels import check_positive
 from keras_vqvae2.models.vqvae2.vqvae2 import VQVAE2
 
 
@@ -236,7 +237,7 @@ class HierarchicalImageGenerator(PresetUser):
         check_completion(self.vqvae, images, mask)
         if labels is None and self.num_classes:
             raise ValueError(f"Expected labels below {self.num_classes}. Received: labels=None")
-        images = images / np.float32(255) if images.dtype == np.uint8 else images.astype("float32")
+        images = to_unit_floats(images)
         mask = np.broadcast_to(mask, images.shape[:3])[..., None]  # (N, H, W, 1)
         kept = images.mean(axis=(1, 2), keepdims=True, where=~mask) if not mask.all() else 0.5
         codes = self.vqvae.encode(np.where(mask, np.nan_to_num(kept, nan=0.5), images))

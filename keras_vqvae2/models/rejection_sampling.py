@@ -13,9 +13,10 @@ import numpy as np
 import tqdm
 from keras import ops
 
+from keras_vqvae2.checks import check_positive
 from keras_vqvae2.hints import Classifier, Tensor
+from keras_vqvae2.image_batches import to_unit_floats
 from keras_vqvae2.models.vqvae2.image_checks import check_images
-from keras_vqvae2.models.vqvae2.levels import check_positive
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -237,9 +238,8 @@ def _run(best, candidates, classifier, class_indices):
 
 def _probabilities(classifier, images):
     """float32 of shape `(batch, outputs)`, checked."""
-    pixels = images / np.float32(255) if images.dtype == np.uint8 else images.astype("float32")
     predict = classifier.predict_on_batch if isinstance(classifier, keras.Model) else classifier
-    probabilities = ops.convert_to_numpy(predict(pixels)).astype("float32")
+    probabilities = ops.convert_to_numpy(predict(to_unit_floats(images))).astype("float32")
     if probabilities.ndim != 2 or len(probabilities) != len(images):
         raise ValueError(
             f"Expected probabilities of shape ({len(images)}, outputs) from the classifier. "

@@ -3,6 +3,7 @@
 import numpy as np
 from keras import ops
 
+from keras_vqvae2.checks import check_positive
 from keras_vqvae2.models.source_checks import first_batch
 
 
@@ -12,9 +13,7 @@ def check_config(code_shape, level, condition_factors, upsampling, **sizes):
         raise ValueError(
             f"Expected positive integers (rows, columns). Received: code_shape={code_shape}"
         )
-    for name, value in sizes.items():
-        if int(value) != value or value < 1:
-            raise ValueError(f"Expected a positive integer. Received: {name}={value}")
+    check_positive(**sizes)
     for name, factor in condition_factors.items():
         fits = int(factor) == factor and factor >= 1
         if name in (level, "label") or not fits or any(s % factor for s in code_shape):

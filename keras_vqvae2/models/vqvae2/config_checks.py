@@ -1,9 +1,10 @@
 import math
 
+from keras_vqvae2.checks import check_positive
 from keras_vqvae2.layers import VectorQuantizer, VectorQuantizerEMA
 from keras_vqvae2.metrics import LPIPSDistance
 from keras_vqvae2.models.vqvae2.image_checks import check_image_shape
-from keras_vqvae2.models.vqvae2.levels import check_factors, check_positive
+from keras_vqvae2.models.vqvae2.levels import check_factors
 
 QUANTIZERS = {"ema": VectorQuantizerEMA, "loss": VectorQuantizer}
 

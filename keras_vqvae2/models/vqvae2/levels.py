@@ -11,12 +11,6 @@ def level_names(num_levels: int) -> tuple[str, ...]:
     return tuple(f"level_{i}" for i in range(num_levels))
 
 
-def check_positive(**sizes: int) -> None:
-    for name, value in sizes.items():
-        if int(value) != value or value < 1:
-            raise ValueError(f"Expected a positive integer. Received: {name}={value}")
-
-
 def check_factors(factors: Sequence[int] | None, num_levels: int) -> tuple[int, ...]:
     if factors is None:
         factors = (2,) * (num_levels - 1) + (4 if num_levels <= 2 else 8,)

@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_vqvae2 import backend
 from keras_vqvae2.hints import Codes, Tensor
+from keras_vqvae2.image_batches import to_unit_floats
 from keras_vqvae2.models.vqvae2.code_checks import complete_codes
 from keras_vqvae2.models.vqvae2.image_checks import check_images
 from keras_vqvae2.models.vqvae2.vqvae2_layers import join, to_pixels
@@ -54,9 +55,7 @@ class VQVAE2Codes:
         images = ops.convert_to_numpy(images)
         check_images(images, self.image_shape[-1], self.downsampling)
         backend.sync_training_state(self)
-        if images.dtype == np.uint8:
-            images = images.astype("float32") / 255.0
-        codes = predict_in_parts(self.encoder, images, batch_size, verbose)
+        codes = predict_in_parts(self.encoder, to_unit_floats(images), batch_size, verbose)
         return {level: codes[level] for level in self.levels}
 
     def decode(
