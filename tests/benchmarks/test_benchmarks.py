@@ -77,6 +77,7 @@ def test_train_step():
         assert peak > 100 and 0 < loss < 10
 
 
+@pytest.mark.slow
 def test_decode():
     rows, messages = run("decode.py", "--small", "--levels=bottom", "--batches=2", "--naive_rows=2")
     assert [row[:3] for row in rows] == [["bottom", "2", BACKEND]], messages
@@ -115,6 +116,7 @@ def test_train_prior_step():
         assert peak > 100 and parameters == 4_461_848
 
 
+@pytest.mark.slow
 def test_first_images():
     rows, messages = run("first_images.py", "--preset=imagenette_128", "--images=2")
     assert [row[:3] for row in rows] == [["imagenette_128", "2", BACKEND]], messages

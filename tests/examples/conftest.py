@@ -31,12 +31,18 @@ def _own_flags():
     try:
         yield defined
     finally:
+        helpers = {
+            name
+            for name in set(sys.modules) - modules_before
+            if Path(getattr(sys.modules[name], "__file__", None) or "/").parent == EXAMPLES
+        }
         for name in set(flags.FLAGS) - flags_before:
+            owner = flags.FLAGS.find_module_defining_flag(name)
+            if owner in sys.modules and owner not in helpers:
+                continue  # a library's, which stays imported
             defined[name] = flags.FLAGS[name]
             delattr(flags.FLAGS, name)
-        for name in set(sys.modules) - modules_before:
-            if Path(getattr(sys.modules[name], "__file__", None) or "/").parent == EXAMPLES:
-                _KEPT.append(sys.modules.pop(name))
+        _KEPT.extend(sys.modules.pop(name) for name in helpers)
 
 
 @pytest.fixture

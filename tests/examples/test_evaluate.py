@@ -1,17 +1,10 @@
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 from PIL import Image
 
 from keras_vqvae2 import VQVAE2, HierarchicalImageGenerator, PixelSnailPrior
-
-SCRIPT = Path(__file__).parents[2] / "examples" / "evaluate.py"
 
 
 def test_nearest_images_by_small_pixels_mirrored_or_not(load, rng):
@@ -42,24 +35,24 @@ def folder(tmp_path, rng):
     return tmp_path
 
 
-def run(folder, *options):
-    environment = {**os.environ, "KERAS_BACKEND": keras.backend.backend()}
-    command = [sys.executable, SCRIPT, f"--output={folder}/card", f"--cache={folder}/cache"]
-    command += [f"--{split}={folder}/{split}" for split in ("train", "validation")]
-    return subprocess.run([*command, *options], env=environment, capture_output=True, text=True)
-
-
 SMALL = ["--images_per_class=2", "--batch_size=3", "--rates=1,0.5", "--accuracy_epochs=1"]
 
 
-def measure(folder, *options):
-    """The run's `metrics.json`; its tables are printed and kept."""
-    done = run(folder, *SMALL, *options)
-    assert done.returncode == 0, done.stderr
-    plan = [line.split(":")[0] for line in done.stdout.splitlines()[:5]]
-    assert plan == ["model", "data", "work", "on", "output"]
-    assert (folder / "card" / "tables.md").read_text().rstrip() in done.stdout
-    return json.loads((folder / "card" / "metrics.json").read_text())
+@pytest.fixture
+def measure(call, folder):
+    """`measure(*options)`: the run's `metrics.json`; its tables are printed and kept."""
+
+    def measure(*options):
+        places = [f"--output={folder}/card", f"--cache={folder}/cache"]
+        places += [f"--{split}={folder}/{split}" for split in ("train", "validation")]
+        done = call("evaluate", *places, *SMALL, *options)
+        assert done.code == 0, done.err
+        plan = [line.split(":")[0] for line in done.out.splitlines()[:5]]
+        assert plan == ["model", "data", "work", "on", "output"]
+        assert (folder / "card" / "tables.md").read_text().rstrip() in done.out
+        return json.loads((folder / "card" / "metrics.json").read_text())
+
+    return measure
 
 
 def check_pictures(folder, **heights):
@@ -67,10 +60,10 @@ def check_pictures(folder, **heights):
         assert Image.open(folder / "card" / f"{name}.png").height > 100 * height
 
 
-def test_reconstructions_priors_and_nearest_images(folder):
+def test_reconstructions_priors_and_nearest_images(folder, measure):
     sections = ("reconstruction", "priors", "nearest")
     options = [f"--sections={section}" for section in sections]
-    metrics = measure(folder, f"--preset={folder}/generator", *options)
+    metrics = measure(f"--preset={folder}/generator", *options)
     assert tuple(metrics["seconds"]) == sections
     assert metrics["reconstruction"]["images"] == 6
     assert metrics["reconstruction"]["bits_per_pixel"] == (16 + 64) * 3 / 32**2
@@ -84,11 +77,11 @@ def test_reconstructions_priors_and_nearest_images(folder):
     check_pictures(folder, samples=2, nearest=2, reconstructions=3)
 
 
-def test_samples_with_and_without_rejection_and_a_folder_of_images(folder):
+def test_samples_with_and_without_rejection_and_a_folder_of_images(folder, measure):
     (folder / "card").mkdir()
     before = {"preset": f"{folder}/generator", "seconds": {}, "nearest": {"samples": 0.5}}
     (folder / "card" / "metrics.json").write_text(json.dumps(before))
-    metrics = measure(folder, f"--preset={folder}/generator", "--sections=samples")
+    metrics = measure(f"--preset={folder}/generator", "--sections=samples")
     assert metrics["nearest"] == {"samples": 0.5}  # measured by an earlier run, and kept
     assert metrics["samples"]["images"] == metrics["samples"]["real_images"] == 6
     rows = metrics["samples"]["rows"]
@@ -102,7 +95,7 @@ def test_samples_with_and_without_rejection_and_a_folder_of_images(folder):
     assert len(list((folder / "cache").iterdir())) == 2
 
     # A folder of images is compared in the same way, with the features that are there.
-    metrics = measure(folder, f"--images={folder}/train", "--image_size=32")
+    metrics = measure(f"--images={folder}/train", "--image_size=32")
     assert "nearest" not in metrics
     row = metrics["samples"]["rows"][f"{folder}/train"]
     expected = rows["training images"]["FD-EfficientNetLite0"]
@@ -111,8 +104,8 @@ def test_samples_with_and_without_rejection_and_a_folder_of_images(folder):
 
 
 @pytest.mark.slow
-def test_classification_accuracy_scores(folder):
-    metrics = measure(folder, f"--preset={folder}/generator", "--sections=accuracy")
+def test_classification_accuracy_scores(folder, measure):
+    metrics = measure(f"--preset={folder}/generator", "--sections=accuracy")
     rows = metrics["accuracy"]["rows"]
     assert list(rows) == ["training images", "reconstructions", "samples"]
     for row in rows.values():

@@ -1,9 +1,5 @@
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -106,23 +102,18 @@ def folder(tmp_path, rng):
     return tmp_path
 
 
-def run(folder, *options):
-    command = [sys.executable, EXAMPLES / "fit_classifier.py", f"--preset={folder}/generator"]
-    command += [f"--{split}={folder}/{split}" for split in ("train", "validation")]
-    command += [f"--classifier={folder}/classifier.npz", f"--cache={folder}/cache", *options]
-    environment = {**os.environ, "KERAS_BACKEND": keras.backend.backend()}
-    return subprocess.run(command, env=environment, capture_output=True, text=True)
-
-
-def test_the_script_fits_a_folder(folder, classifier_class):
-    done = run(folder)
-    assert done.returncode == 0, done.stderr
-    assert "100.0% of 12 validation images right" in done.stdout
+def test_the_script_fits_a_folder(folder, classifier_class, call):
+    flags = [f"--preset={folder}/generator", f"--cache={folder}/cache"]
+    flags += [f"--{split}={folder}/{split}" for split in ("train", "validation")]
+    flags += [f"--classifier={folder}/classifier.npz"]
+    done = call("fit_classifier", *flags)
+    assert done.code == 0, done.err
+    assert "100.0% of 12 validation images right" in done.out
     extractor = FeatureExtractor(None, name="EfficientNetLite0")
     classifier = classifier_class.load(folder / "classifier.npz", extractor)
     assert classifier.label_names == ["green", "red"]
 
     (folder / "validation" / "red").rename(folder / "validation" / "blue")
-    done = run(folder)
+    done = call("fit_classifier", *flags)
     message = "fit_classifier: Expected the classes ['green', 'red']. Received: ['blue', 'green']"
-    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith(message)
+    assert done.code == 1 and done.err.splitlines()[-1].startswith(message)

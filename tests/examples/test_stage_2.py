@@ -45,8 +45,19 @@ def start(script, *flags, **variables):
     )
 
 
-def run(script, *flags, **variables):
-    process = start(script, *flags, **variables)
+@pytest.fixture
+def run(call):
+    """`run(script, *flags)`: what a script prints that ends well, in this process."""
+
+    def run(script, *flags):
+        done = call(script, *flags)
+        assert done.code == 0, done.err[-3000:]
+        return done.out
+
+    return run
+
+
+def finish(process):
     printed, _ = process.communicate(timeout=300)
     assert process.returncode == 0, printed[-3000:]
     return printed
@@ -73,7 +84,7 @@ def files(directory):
     return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
 
 
-def test_images_to_codes_to_a_prior_to_images_with_a_kill_on_the_way(tmp_path):
+def test_images_to_codes_to_a_prior_to_images_with_a_kill_on_the_way(tmp_path, run):
     vqvae = VQVAE2((16, 16, 3), num_embeddings=16, hidden_units=8, residual_units=4)
     vqvae.save_to_preset(tmp_path / "vqvae")
     rng = np.random.default_rng(0)
@@ -99,13 +110,13 @@ def test_images_to_codes_to_a_prior_to_images_with_a_kill_on_the_way(tmp_path):
     assert files(killed) == files(codes)
     encode_dataset(vqvae, source, codes, "validation", **encode)
 
-    # Two workers at once; a file that does not decode is replaced by the next.
-    (images / "cats" / "1.png").write_bytes(b"no image")
+    # Two workers make the files of one.
     flags = [*flags[:-1], "--engine=grain", "--split=more"]
     run("encode_dataset", *flags, f"--output={tmp_path}/one")
     flags += [f"--output={tmp_path}/two", "--num_workers=2"]
-    workers = [start("encode_dataset", *flags, f"--worker={worker}") for worker in range(2)]
-    assert all(f"Wrote part {i} of" in w.communicate(timeout=300)[0] for i, w in enumerate(workers))
+    for worker in (1, 0):
+        printed = run("encode_dataset", *flags, f"--worker={worker}")
+        assert f"Wrote part {worker} of" in printed
     assert files(tmp_path / "one") == files(tmp_path / "two")
 
     # train_prior, killed once, ends with the weights of the whole one.
@@ -174,12 +185,12 @@ def test_a_prior_whose_weights_are_split_ends_as_on_one_device(tmp_path, devices
     encode_dataset(vqvae, images[:6], tmp_path / "codes", "validation", verbose=0)
     (tmp_path / "recipe.py").write_text(RECIPE)
     flags = [f"--recipe={tmp_path}/recipe.py", f"--codes={tmp_path}/codes", "--level=bottom"]
-    run("train_prior", *flags, f"--output={tmp_path}/one", "--devices=1")
+    finish(start("train_prior", *flags, f"--output={tmp_path}/one", "--devices=1"))
     virtual = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
     flags += [f"--output={tmp_path}/several", f"--model_parallel={split}"]
-    printed = run("train_prior", *flags, "--steps=2", **virtual)
+    printed = finish(start("train_prior", *flags, "--steps=2", **virtual))
     assert f"{devices} devices ({devices // split} x {split}, batch x weights)" in printed
-    printed = run("train_prior", *flags, "--resume", **virtual)
+    printed = finish(start("train_prior", *flags, "--resume", **virtual))
     assert "goes on from checkpoint-1.keras" in printed
     one, several = (
         PixelSnailPrior.from_preset(tmp_path / name / "preset") for name in ("one", "several")
