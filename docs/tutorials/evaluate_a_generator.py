@@ -122,8 +122,9 @@ for metric in next(iter(table.values())):
 _, axis = plt.subplots(figsize=(4.6, 3.6), layout="constrained")
 for name, row in table.items():
     axis.plot(row["recall"], row["precision"], "o", markersize=9)
-    axis.annotate(name, (row["recall"], row["precision"]), (7, 5), textcoords="offset points")
-axis.set(xlabel="recall", ylabel="precision", xlim=(-0.05, 1.5), ylim=(-0.05, 1.15))
+    place = {"xytext": (-7, 5), "ha": "right"} if row["recall"] > 0.5 else {"xytext": (7, 5)}
+    axis.annotate(name, (row["recall"], row["precision"]), textcoords="offset points", **place)
+axis.set(xlabel="recall", ylabel="precision", xlim=(-0.05, 1.05), ylim=(-0.05, 1.1))
 axis.grid(alpha=0.3)
 plt.show()
 
