@@ -1,24 +1,31 @@
+import io
 import re
 import signal
 import sys
 import threading
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_vqvae2 import backend
 from keras_vqvae2.files import replacing
 from keras_vqvae2.hints import FilePath
 
 _NAME = re.compile(r"checkpoint-(\d+)(?:-(\d+))?\.keras")
+# What dropout draws from next: Keras' files leave it out.
+_SEEDS = "seed_states.npy"
 # Steps after which the processes of a job ask each other whether one was told to stop.
 _ASK_EVERY = 10
 
 
 class TrainingCheckpoint(keras.callbacks.Callback):
-    """Saves model and optimizer after each epoch, so that a killed run goes on where it was.
+    """Saves model, optimizer and the states of dropout's seeds after each epoch.
+
+    A killed run that goes on from there ends as if it had never been killed.
 
     The file `checkpoint-<epochs finished>.keras` appears at once when it is complete; the one
     before it is removed after that. Whenever the process dies, one good checkpoint is there.
@@ -104,6 +111,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             return
         with backend.alone(), replacing(self.directory / name) as temporary:
             self.model.save(temporary)
+            _append_seeds(temporary, self.model)
         for old in _checkpoints(self.directory)[:-1]:
             old.unlink()
 
@@ -130,7 +138,9 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         checkpoints = _checkpoints(Path(directory))
         if not checkpoints:
             return None, 0, 0
-        return keras.models.load_model(checkpoints[-1]), *_place(checkpoints[-1])
+        model = keras.models.load_model(checkpoints[-1])
+        _restore_seeds(checkpoints[-1], model)
+        return model, *_place(checkpoints[-1])
 
 
 def _place(path):
@@ -139,3 +149,24 @@ def _place(path):
 
 def _checkpoints(directory):
     return sorted(filter(lambda p: _NAME.fullmatch(p.name), directory.glob("*.keras")), key=_place)
+
+
+def _seeds(model):
+    return [v for v in model.variables if v.name == "seed_generator_state"]
+
+
+def _append_seeds(path, model):
+    states = [keras.ops.convert_to_numpy(state) for state in _seeds(model)]
+    content = io.BytesIO()
+    np.save(content, np.array(states))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(_SEEDS, content.getvalue())
+
+
+def _restore_seeds(path, model):
+    with zipfile.ZipFile(path) as archive:
+        if _SEEDS not in archive.namelist():
+            return  # written before there were any in it
+        states = np.load(io.BytesIO(archive.read(_SEEDS)), allow_pickle=False)
+    for variable, state in zip(_seeds(model), states, strict=True):
+        variable.assign(state)

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_vqvae2 import VQVAE2
+from keras_vqvae2 import VQVAE2, PixelSnailPrior
 from keras_vqvae2.callbacks import TrainingCheckpoint
 from keras_vqvae2.data import images_from_arrays
 
 
-def build():
-    model = VQVAE2((16, 16, 3), hidden_units=8, residual_units=4, num_embeddings=16)
+def build(**arguments):
+    model = VQVAE2((16, 16, 3), hidden_units=8, residual_units=4, num_embeddings=16, **arguments)
     model.compile(optimizer=keras.optimizers.Adam(1e-3))
     return model
 
@@ -21,18 +21,33 @@ def fit(model, images, **kwargs):
     model.fit(images, batch_size=4, shuffle=False, verbose=0, **kwargs)
 
 
-def test_a_restored_run_ends_like_one_that_never_stopped(rng, tmp_path):
-    images = rng.uniform(size=(8, 16, 16, 3))
-    whole = build()
-    start = whole.get_weights()
-    fit(whole, images, epochs=4)
-    stopped = build()
-    stopped.set_weights(start)
-    fit(stopped, images, epochs=2, callbacks=[TrainingCheckpoint(tmp_path)])
+def build_prior():
+    prior = PixelSnailPrior(
+        (4, 4), num_embeddings=16, hidden_units=8, residual_units=8, num_blocks=1, block_layers=1,
+        attention_heads=2, output_blocks=1, dropout=0.5,
+    )  # fmt: skip
+    prior.compile(optimizer=keras.optimizers.Adam(1e-2))
+    return prior
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_restored_run_ends_like_one_that_never_stopped(rng, tmp_path, stage):
+    """Dropout of the quantizer, or of the prior, included."""
+    data = rng.uniform(size=(8, 16, 16, 3))
+    if stage == 2:
+        data = {"top": rng.integers(16, size=(8, 4, 4))}
+    models = []
+    for _ in range(2):
+        keras.utils.set_random_seed(0)
+        models.append(build(quantizer_dropout=0.5) if stage == 1 else build_prior())
+    whole, stopped = models
+    fit(whole, data, epochs=4)
+    fit(stopped, data, epochs=2, callbacks=[TrainingCheckpoint(tmp_path)])
     model, epoch, step = TrainingCheckpoint.restore(tmp_path)
     assert (epoch, step) == (2, 0)
-    fit(model, images, initial_epoch=epoch, epochs=4, callbacks=[TrainingCheckpoint(tmp_path)])
-    for a, b in zip(whole.variables, model.variables):
+    fit(model, data, initial_epoch=epoch, epochs=4, callbacks=[TrainingCheckpoint(tmp_path)])
+    assert any(variable.name == "seed_generator_state" for variable in model.variables)
+    for a, b in zip(whole.variables, model.variables, strict=True):
         np.testing.assert_allclose(
             ops.convert_to_numpy(a), ops.convert_to_numpy(b), rtol=1e-4, atol=1e-6
         )
