@@ -105,7 +105,7 @@ def run(variant):
     model.fit(images, epochs=1, steps_per_epoch=FLAGS.steps)
     seconds = time.time() - started
     validation = keras_vqvae2.data.images_from_folder(FLAGS.validation, size, FLAGS.batch_size)
-    measured = keras_vqvae2.metrics.evaluate_reconstructions(model, validation)
+    measured = keras_vqvae2.evaluation.evaluate_reconstructions(model, validation)
     return {"variant": variant, "steps": FLAGS.steps, "seconds": seconds, **measured}
 
 

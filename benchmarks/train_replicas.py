@@ -104,7 +104,7 @@ def train():
 
     import keras_vqvae2
 
-    parallel = keras_vqvae2.DataParallel()
+    parallel = keras_vqvae2.Replicas()
     import tensorflow as tf  # tf.data
 
     keras.utils.set_random_seed(1)

@@ -86,7 +86,7 @@ def encode():
         work,
         f"{FLAGS.output}, {part}the split {FLAGS.split}",
     )
-    keras_vqvae2.data.encode_dataset(
+    keras_vqvae2.codes.encode_dataset(
         vqvae,
         passes(images, size),
         FLAGS.output,

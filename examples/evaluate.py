@@ -45,7 +45,6 @@ from sample_quality import markdown_table, read_images
 
 import keras_vqvae2
 from keras_vqvae2 import features as feature_extractors
-from keras_vqvae2 import metrics
 from keras_vqvae2.callbacks.reconstruction_grid import reconstruction_rows
 from keras_vqvae2.files import replacing
 from keras_vqvae2.plots import save_image_rows
@@ -82,7 +81,7 @@ def measure_reconstructions(generator, validation, output):
         keras_vqvae2.data.sample_photographs(generator.vqvae.image_shape[:2]) / 255.0,
     )
     save_image_rows(rows, output / "reconstructions.png", FLAGS.preset)
-    return metrics.evaluate_reconstructions(generator.vqvae, validation[0])
+    return evaluation.evaluate_reconstructions(generator.vqvae, validation[0])
 
 
 def measure_priors(generator, train, validation):
@@ -90,7 +89,9 @@ def measure_priors(generator, train, validation):
     encode = functools.partial(generator.vqvae.encode, verbose=1)
     codes, mirrored = encode(train[0]), encode(train[0][:, :, ::-1])
     both = {level: np.concatenate([codes[level], mirrored[level]]) for level in codes}
-    measure = functools.partial(metrics.evaluate_likelihood, generator, batch_size=FLAGS.batch_size)
+    measure = functools.partial(
+        evaluation.evaluate_likelihood, generator, batch_size=FLAGS.batch_size
+    )
     measured = measure(*validation, train_codes=both)
     on_train = measure(codes, train[1])
     for level, numbers in measured["levels"].items():
@@ -176,7 +177,7 @@ def measure_accuracy(generator, train, validation):
     """Classification accuracy scores, a row for each kind of training images."""
     some = np.random.default_rng(0).permutation(len(train[0]))[: FLAGS.accuracy_images]
     images, labels = train[0][some], train[1][some]
-    protocol = metrics.ClassifierProtocol(epochs=FLAGS.accuracy_epochs)
+    protocol = evaluation.ClassifierProtocol(epochs=FLAGS.accuracy_epochs)
     sources = {
         "training images": lambda: images,
         "reconstructions": lambda: generator.vqvae.decode(generator.vqvae.encode(images)),
@@ -186,7 +187,7 @@ def measure_accuracy(generator, train, validation):
     return {
         "images": len(labels),
         "rows": {
-            name: metrics.classification_accuracy_score(
+            name: evaluation.classification_accuracy_score(
                 (make(), labels), validation, classes, protocol, seed=FLAGS.seed
             )
             for name, make in sources.items()

@@ -32,7 +32,7 @@ import numpy as np
 from absl import flags
 
 import keras_vqvae2
-from keras_vqvae2.data.codes_from_tfds import open_code_dataset
+from keras_vqvae2.codes.codes_from_tfds import open_code_dataset
 from keras_vqvae2.files import replacing
 from keras_vqvae2.plots import save_image_rows
 

@@ -91,7 +91,7 @@ def run(name, train):
     """`command_line.run` of `train(parallel)`, with the devices of the flags."""
 
     def start():
-        parallel = keras_vqvae2.DataParallel(FLAGS.devices, FLAGS.join)
+        parallel = keras_vqvae2.Replicas(FLAGS.devices, FLAGS.join)
         try:
             train(parallel)
         except Exception as error:

@@ -37,7 +37,7 @@ import run_folder
 from absl import flags
 
 import keras_vqvae2
-from keras_vqvae2.data.codes_from_tfds import open_code_dataset
+from keras_vqvae2.codes.codes_from_tfds import open_code_dataset
 from keras_vqvae2.plots import save_curves
 
 DEFAULT_RECIPE = Path(__file__).parent / "recipes" / "priors_imagenette_128.py"
@@ -206,7 +206,7 @@ def train(parallel):
         )
 
     def open_codes(split, **options):
-        return keras_vqvae2.data.codes_from_tfds(
+        return keras_vqvae2.codes.codes_from_tfds(
             FLAGS.codes, recipe["batch_size"], split=split, engine=FLAGS.engine, **options
         )
 

@@ -1,25 +1,44 @@
-from keras_vqvae2 import callbacks, converters, data, features, layers, metrics
-from keras_vqvae2.data_parallel import DataParallel
+from keras_vqvae2 import (
+    callbacks,
+    codes,
+    converters,
+    data,
+    evaluation,
+    features,
+    layers,
+    losses,
+    metrics,
+    moved_names,
+)
+from keras_vqvae2.models.code_prior import AutoregressivePrior, CodePrior
 from keras_vqvae2.models.image_generator import HierarchicalImageGenerator
 from keras_vqvae2.models.pixelsnail import PixelSnailPrior
 from keras_vqvae2.models.preset_model import PresetModel
 from keras_vqvae2.models.rejection_sampling import RejectionResult, rejection_sample
 from keras_vqvae2.models.vqvae2 import VQVAE2
+from keras_vqvae2.replicas import Replicas
 from keras_vqvae2.version import __version__
 
 __all__ = [
     "VQVAE2",
-    "DataParallel",
+    "AutoregressivePrior",
+    "CodePrior",
     "HierarchicalImageGenerator",
     "PixelSnailPrior",
     "PresetModel",
     "RejectionResult",
+    "Replicas",
     "__version__",
     "callbacks",
+    "codes",
     "converters",
     "data",
+    "evaluation",
     "features",
     "layers",
+    "losses",
     "metrics",
     "rejection_sample",
 ]
+
+moved_names.serve(__name__)

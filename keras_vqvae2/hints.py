@@ -24,6 +24,9 @@ PerLevel: TypeAlias = T | dict[str, T]
 # From float32 images in `[0, 1]` to probabilities of shape `(batch, outputs)`.
 Classifier: TypeAlias = Callable[[np.ndarray], Tensor]
 
+# From images and reconstructions to a loss of each, shape `(batch,)`.
+Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+
 # One number for height and width, or both.
 Size: TypeAlias = int | Sequence[int]
 Shape: TypeAlias = tuple[Any, ...]  # with None for what is not known

@@ -1,17 +1,26 @@
-"""Images on their way into NumPy: any array or batches of them, uint8 or floats."""
+"""Images on their way into models: any array or batches of them, uint8 or floats."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_vqvae2.hints import Tensor
 
 
-def to_unit_floats(images: np.ndarray) -> np.ndarray:
-    """A new float32 array: uint8 pixels in `[0, 1]`, floats with the values they have."""
-    return images / np.float32(255) if images.dtype == np.uint8 else images.astype("float32")
+def to_unit_floats(images: Tensor) -> Tensor:
+    """float32 in `[0, 1]` of integer pixels in `[0, 255]`; floats keep their values.
+
+    An array is copied to a NumPy array, a tensor stays a tensor.
+    """
+    if isinstance(images, np.ndarray):
+        scaled = images.dtype.kind in "iu"
+        return images / np.float32(255) if scaled else images.astype("float32")
+    if "int" in keras.backend.standardize_dtype(images.dtype):
+        return ops.cast(images, "float32") / 255.0
+    return images
 
 
 def image_batches(images: Any, size: int) -> Iterator[np.ndarray]:
@@ -25,4 +34,4 @@ def image_batches(images: Any, size: int) -> Iterator[np.ndarray]:
 
 def to_numpy(x: Tensor) -> np.ndarray:
     """An array of any backend, or of none, as NumPy's."""
-    return keras.ops.convert_to_numpy(x) if keras.ops.is_tensor(x) else np.asarray(x)
+    return ops.convert_to_numpy(x) if ops.is_tensor(x) else np.asarray(x)

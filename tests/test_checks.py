@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_vqvae2.checks import check_positive
+from keras_vqvae2.validation import check_positive
 
 
 def test_positive_integers_pass():

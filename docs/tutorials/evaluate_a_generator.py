@@ -33,7 +33,7 @@ labels = np.array([generator.label_names.index(name) for name in names])
 # SSIM compares local structure, LPIPS compares features of a network (lower is nearer).
 
 # %%
-for name, value in metrics.evaluate_reconstructions(vqvae, photographs).items():
+for name, value in evaluation.evaluate_reconstructions(vqvae, photographs).items():
     print(f"{name:>18}: {value:.4g}")
 
 # %% [markdown]
@@ -50,7 +50,7 @@ for name, value in metrics.evaluate_reconstructions(vqvae, photographs).items():
 
 # %%
 def nats(images, labels):
-    measured = metrics.evaluate_likelihood(generator, images, labels, batch_size=8)
+    measured = evaluation.evaluate_likelihood(generator, images, labels, batch_size=8)
     return {level: numbers["nats_per_code"] for level, numbers in measured["levels"].items()}
 
 
@@ -187,10 +187,10 @@ print(f"streamed {streamed.result():.6f}, at once {whole:.6f}")
 # is a small ResNet, which learns for 30 epochs unless it is told otherwise.
 
 # %%
-protocol = metrics.ClassifierProtocol(epochs=1 if QUICK else 20, batch_size=BATCH)
+protocol = evaluation.ClassifierProtocol(epochs=1 if QUICK else 20, batch_size=BATCH)
 numbers = np.arange(COUNT) % generator.num_classes  # the labels of `generate` by default
 for name in ("the same model", "too hot (1.4)"):
-    score = metrics.classification_accuracy_score(
+    score = evaluation.classification_accuracy_score(
         (sets[name], numbers), (real, numbers), generator.num_classes, protocol, verbose=0
     )
     print(f"learned from {name}: {score['top1']:.0%} of the real images right")

@@ -185,12 +185,12 @@ print(f"largest difference of all weights: {difference:.1e}")
 #
 # ## Several devices
 #
-# `DataParallel` stands for `keras.distribution` on JAX, `tf.distribute` on TensorFlow and
+# `Replicas` stands for `keras.distribution` on JAX, `tf.distribute` on TensorFlow and
 # `torch.distributed` on PyTorch. Models are built, compiled and loaded in its scope, and `fit`
 # takes what `distribute` returns. The batch size is that of all devices together.
 
 # %%
-parallel = keras_vqvae2.DataParallel()  # all devices; DataParallel(devices=1) for one
+parallel = keras_vqvae2.Replicas()  # all devices; Replicas(devices=1) for one
 with parallel.scope():
     shared = build()
 losses["several devices"] = train(shared, parallel.distribute(batches()), STEPS)

@@ -217,7 +217,7 @@ generator = keras_vqvae2.HierarchicalImageGenerator(
     settings={level: {"temperature": 0.9, "top_p": 0.9} for level in vqvae.levels},
 )
 train = next(iter(codes_from_tfds("codes", 10_000)))
-measured = keras_vqvae2.metrics.evaluate_likelihood(
+measured = keras_vqvae2.evaluation.evaluate_likelihood(
     generator,
     codes_from_tfds("codes", BATCH, split="validation"),
     train_codes={level: np.asarray(train[level]) for level in vqvae.levels},

@@ -2,7 +2,11 @@
 
 Everything else in the package is `keras.ops`. Each backend module offers the same names:
 
-- `GuardedTrainer`: the `train_step` and `test_step` of a model, in the backend's own signature.
+- `guarded_update`: a forward pass, its gradients, and the optimizer's update, in which a batch that
+  is not finite changes nothing; the body of every training step.
+- `train_step`, `test_step`: `train_batch` and `test_batch` of a model, in the backend's signature.
+- `build_optimizer`: for where Keras would reduce a batch over processes to build it.
+- `metrics_over_processes`: a model's metrics over all processes of the job.
 - `SPLITS_WEIGHTS`: whether `keras.distribution` can split a model's weights over devices.
 - `replica_count`, `replica_index`, `replica_sum`: where this program stands among its replicas.
 - `process_count`, `process_index`: where this process stands among those of its job.
@@ -34,15 +38,17 @@ if _name not in _NAMES:
     )
 _backend = importlib.import_module(f"keras_vqvae2.backend.{_name}_backend")
 
-GuardedTrainer = _backend.GuardedTrainer
 SPLITS_WEIGHTS = _backend.SPLITS_WEIGHTS
 alone = _backend.alone
 any_process = _backend.any_process
 batch_multiple = _backend.batch_multiple
+build_optimizer = _backend.build_optimizer
 compile_function = _backend.compile_function
 distribute_dataset = _backend.distribute_dataset
+guarded_update = _backend.guarded_update
 map_range = _backend.map_range
 matmul_float32 = _backend.matmul_float32
+metrics_over_processes = _backend.metrics_over_processes
 process_count = _backend.process_count
 process_index = _backend.process_index
 replica_count = _backend.replica_count
@@ -54,3 +60,5 @@ split_batch = _backend.split_batch
 start_replicas = _backend.start_replicas
 sum_squared_error = _backend.sum_squared_error
 sync_training_state = _backend.sync_training_state
+test_step = _backend.test_step
+train_step = _backend.train_step

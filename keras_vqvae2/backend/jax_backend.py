@@ -1,7 +1,9 @@
 """JAX: pure steps over the state; under `keras.distribution` arrays are global already."""
 
 import contextlib
+import contextvars
 import os
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +11,12 @@ import keras
 import numpy as np
 from jax.experimental import multihost_utils
 
-from keras_vqvae2.backend.step_contract import StepContract, poison
-from keras_vqvae2.hints import Tensor, TensorTree
+from keras_vqvae2.backend.guarded import Update, gradient_norm, poison, scales_loss
 
 SPLITS_WEIGHTS = True
+_variables_of_step: contextvars.ContextVar[Sequence[keras.Variable]] = contextvars.ContextVar(
+    "variables_of_step", default=()
+)
 
 
 def replica_count():
@@ -143,69 +147,72 @@ def sync_training_state(model):
     model.jax_state_sync()
 
 
-def _select(finite, new, old):
-    return [jnp.where(finite, n, o) for n, o in zip(new, old)]
+def metrics_over_processes(model, result):
+    return result()
 
 
-class GuardedTrainer(StepContract):
-    """Training steps in which a batch that is not finite changes nothing."""
+def build_optimizer(model):
+    """Nothing to do: Keras builds it before the first step."""
 
-    def _loss_and_updates(self, trainable, non_trainable, optimizer_state, batch, training):
-        x, y, sample_weight = batch
-        mapping = [
-            *zip(self.trainable_variables, trainable),
-            *zip(self.non_trainable_variables, non_trainable),
-        ]
-        if training:
-            mapping += zip(self.optimizer.variables, optimizer_state)
+
+def train_step(model, state, data):
+    variables = (
+        model.trainable_variables,
+        model.non_trainable_variables,
+        model.optimizer.variables,
+        model.metrics_variables,
+    )
+    return _step(variables, state, lambda: _logs(model.train_batch, data, model.get_metrics_result))
+
+
+def test_step(model, state, data):
+    variables = (model.trainable_variables, model.non_trainable_variables, model.metrics_variables)
+    return _step(variables, state, lambda: _logs(model.test_batch, data, model.test_logs))
+
+
+def _logs(step, data, logs):
+    step(*keras.utils.unpack_x_y_sample_weight(data))
+    return logs()
+
+
+def _step(variables, state, function):
+    """What a function returns, and what it makes of variables whose values are `state`."""
+    mapping = [pair for group in zip(variables, state) for pair in zip(*group)]
+    token = _variables_of_step.set([v for v, _ in mapping])
+    try:
         with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
-            outputs = self.step_outputs(x, training=training)
-            loss = self.compute_loss(x, y, outputs, sample_weight, training=training)
-            scaled_loss = self.optimizer.scale_loss(loss) if training else loss
-        non_trainable = [scope.get_current_value(v) for v in self.non_trainable_variables]
-        return scaled_loss, (loss, outputs, non_trainable)
+            result = function()
+    finally:
+        _variables_of_step.reset(token)
+    return result, tuple([scope.get_current_value(v) for v in group] for group in variables)
 
-    def train_step(
-        self, state: TensorTree, data: TensorTree
-    ) -> tuple[dict[str, Tensor], TensorTree]:
-        trainable, non_trainable, optimizer_state, metrics_state = state
-        batch = keras.utils.unpack_x_y_sample_weight(data)
-        gradient = jax.grad(self._loss_and_updates, has_aux=True)
-        gradients, (loss, outputs, new_non_trainable) = gradient(
-            trainable, non_trainable, optimizer_state, batch, True
-        )
-        mapping = zip(self.optimizer.variables, optimizer_state)
-        with keras.StatelessScope(state_mapping=mapping):
-            norm = self.gradient_norm(gradients)
-        finite = jnp.logical_and(jnp.isfinite(loss), jnp.isfinite(norm))
-        if self.scales_loss():
-            gradients = poison(gradients, finite)
-        new_trainable, new_optimizer_state = self.optimizer.stateless_apply(
-            optimizer_state, gradients, trainable
-        )
-        if not self.scales_loss():
-            new_optimizer_state = _select(finite, new_optimizer_state, optimizer_state)
-        new_trainable = _select(finite, new_trainable, trainable)
-        new_non_trainable = _select(finite, new_non_trainable, non_trainable)
 
-        mapping = zip(self.metrics_variables, metrics_state)
-        with keras.StatelessScope(state_mapping=mapping) as scope:
-            self.update_train_metrics(batch[0], outputs, loss, norm, finite)
-            logs = self.get_metrics_result()
-        metrics_state = [scope.get_current_value(v) for v in self.metrics_variables]
-        return logs, (new_trainable, new_non_trainable, new_optimizer_state, metrics_state)
+def guarded_update(forward, variables, optimizer, state=(), finite=True):
+    # A scope within a scope sees nothing of the outer one: its variables are handed on.
+    known = [(v, v.value) for v in _variables_of_step.get()]
 
-    def test_step(
-        self, state: TensorTree, data: TensorTree
-    ) -> tuple[dict[str, Tensor], TensorTree]:
-        trainable, non_trainable, metrics_state = state
-        batch = keras.utils.unpack_x_y_sample_weight(data)
-        _, (loss, outputs, non_trainable) = self._loss_and_updates(
-            trainable, non_trainable, None, batch, False
-        )
-        mapping = zip(self.metrics_variables, metrics_state)
-        with keras.StatelessScope(state_mapping=mapping) as scope:
-            self.update_step_metrics(batch[0], outputs, loss, jnp.ones(()))
-            logs = self.without_train_only(self.get_metrics_result())
-        metrics_state = [scope.get_current_value(v) for v in self.metrics_variables]
-        return logs, (trainable, non_trainable, metrics_state)
+    def loss_of(values):
+        mapping = [*known, *zip(variables, values)]
+        with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
+            loss, outputs = forward()
+            scaled_loss = optimizer.scale_loss(loss)
+        return scaled_loss, (loss, outputs, [scope.get_current_value(v) for v in state])
+
+    old = [v.value for v in variables]
+    old_optimizer = [v.value for v in optimizer.variables]
+    gradients, (loss, outputs, new_state) = jax.grad(loss_of, has_aux=True)(old)
+    norm = gradient_norm(optimizer, gradients)
+    finite = jnp.logical_and(finite, jnp.isfinite(loss) & jnp.isfinite(norm))
+    if scales_loss(optimizer):
+        gradients = poison(gradients, finite)
+    new, new_optimizer = optimizer.stateless_apply(old_optimizer, gradients, old)
+    _assign(variables, new, old, finite)
+    _assign(state, new_state, [v.value for v in state], finite)
+    # An optimizer that scales the loss lowers its scale: what it does then is its own affair.
+    _assign(optimizer.variables, new_optimizer, old_optimizer, finite | scales_loss(optimizer))
+    return Update(loss, outputs, norm, finite)
+
+
+def _assign(variables, new, old, finite):
+    for variable, a, b in zip(variables, new, old):
+        variable.assign(jnp.where(finite, a, b))

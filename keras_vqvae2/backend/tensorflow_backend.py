@@ -5,8 +5,7 @@ import contextlib
 import keras
 import tensorflow as tf
 
-from keras_vqvae2.backend.step_contract import StepContract, poison
-from keras_vqvae2.hints import Tensor, TensorTree
+from keras_vqvae2.backend.guarded import Update, gradient_norm, poison, scales_loss
 
 SPLITS_WEIGHTS = False
 
@@ -149,76 +148,77 @@ def sync_training_state(model):
     """Nothing to do: TensorFlow updates variables in place."""
 
 
+def metrics_over_processes(model, result):
+    return result()
+
+
 def _reducible(logs):
     """Logs as Keras wants them: over several processes it takes means along a first axis."""
     several = isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy)
     return {name: value[None] for name, value in logs.items()} if several else logs
 
 
-class GuardedTrainer(StepContract):
-    """Training steps in which a batch that is not finite changes nothing."""
+def build_optimizer(model):
+    # Of several processes Keras would reduce the first batch to build by it, which fails for dicts.
+    if model.optimizer is not None and not model.optimizer.built:
+        with model.distribute_strategy.scope():
+            model.optimizer.build(model.trainable_variables)
 
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        # Of several processes Keras would reduce the first batch to build by it, which fails for
-        # dicts. The models are built by their constructors; only the optimizer may be left.
-        if self.optimizer is not None and not self.optimizer.built:
-            with self.distribute_strategy.scope():
-                self.optimizer.build(self.trainable_variables)
 
-    def train_step(self, data: TensorTree) -> dict[str, Tensor]:
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        if not self.optimizer.built:
-            with tf.init_scope():
-                self.optimizer.build(self.trainable_variables)
-        state = self.non_trainable_variables
-        before = [tf.identity(v.value) for v in state]
-        with tf.GradientTape() as tape:
-            outputs = self.step_outputs(x, training=True)
-            loss = self.compute_loss(x, y, outputs, sample_weight, training=True)
-            scaled_loss = self.optimizer.scale_loss(loss)
-        gradients = tape.gradient(scaled_loss, self.trainable_variables)
-        # The gradient of a table that was gathered from comes sparse.
-        gradients = [g if g is None else tf.convert_to_tensor(g) for g in gradients]
+def train_step(model, data):
+    model.train_batch(*keras.utils.unpack_x_y_sample_weight(data))
+    return _reducible(model.get_metrics_result())
 
-        # Global means, so that every replica reaches the same verdict. The optimizer sums over
-        # replicas, hence the division.
-        replicas = replica_count()
-        gradients = [g if g is None else replica_sum(g) / replicas for g in gradients]
-        finite_loss = replica_sum(tf.cast(tf.math.is_finite(loss), tf.float32)) >= replicas
-        norm = self.gradient_norm(gradients)
-        finite = tf.logical_and(finite_loss, tf.math.is_finite(norm))
-        self._apply_guarded([g if g is None else g / replicas for g in gradients], finite)
-        for variable, old in zip(state, before):
-            variable.assign(tf.where(finite, variable.value, old))
-        self.update_train_metrics(x, outputs, loss, norm, finite, replicas)
-        return _reducible(self.get_metrics_result())
 
-    def _apply_guarded(self, gradients, finite):
-        variables = self.trainable_variables
-        if self.scales_loss():
-            self.optimizer.apply(poison(gradients, finite), variables)
-            return
-        if replica_count() == 1:
-            tf.cond(finite, lambda: self._apply(gradients, variables), lambda: None)
-            return
+def test_step(model, data):
+    model.test_batch(*keras.utils.unpack_x_y_sample_weight(data))
+    return _reducible(model.test_logs())
 
-        # A branch that merges replicas is only allowed across replicas.
-        def across_replicas(strategy, finite, gradients):
-            verdict = strategy.experimental_local_results(finite)[0]
 
-            def update():
-                strategy.extended.call_for_each_replica(self._apply, args=(gradients, variables))
+def guarded_update(forward, variables, optimizer, state=(), finite=True):
+    if not optimizer.built:
+        with tf.init_scope():
+            optimizer.build(variables)
+    before = [tf.identity(v.value) for v in state]
+    with tf.GradientTape() as tape:
+        loss, outputs = forward()
+        scaled_loss = optimizer.scale_loss(loss)
+    gradients = tape.gradient(scaled_loss, variables)
+    # The gradient of a table that was gathered from comes sparse.
+    gradients = [g if g is None else tf.convert_to_tensor(g) for g in gradients]
 
-            tf.cond(verdict, update, lambda: None)
+    # Global means, so that every replica reaches the same verdict. The optimizer sums over
+    # replicas, hence the division.
+    replicas = replica_count()
+    gradients = [g if g is None else replica_sum(g) / replicas for g in gradients]
+    finite_loss = replica_sum(tf.cast(tf.math.is_finite(loss), tf.float32)) >= replicas
+    norm = gradient_norm(optimizer, gradients)
+    finite = tf.reduce_all([finite, finite_loss, tf.math.is_finite(norm)])
+    gradients = [g if g is None else g / replicas for g in gradients]
+    if scales_loss(optimizer):
+        optimizer.apply(poison(gradients, finite), variables)
+    else:
+        _apply_if(finite, optimizer, gradients, variables)
+    for variable, old in zip(state, before):
+        variable.assign(tf.where(finite, variable.value, old))
+    return Update(loss, outputs, norm, finite)
 
-        tf.distribute.get_replica_context().merge_call(across_replicas, args=(finite, gradients))
 
-    def _apply(self, gradients, variables):
-        self.optimizer.apply(gradients, variables)
+def _apply_if(finite, optimizer, gradients, variables):
+    def apply(gradients, variables):
+        optimizer.apply(gradients, variables)
 
-    def test_step(self, data: TensorTree) -> dict[str, Tensor]:
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        outputs = self.step_outputs(x, training=False)
-        loss = self.compute_loss(x, y, outputs, sample_weight, training=False)
-        self.update_step_metrics(x, outputs, loss, tf.ones(()))
-        return _reducible(self.without_train_only(self.get_metrics_result()))
+    if replica_count() == 1:
+        tf.cond(finite, lambda: apply(gradients, variables), lambda: None)
+        return
+
+    # A branch that merges replicas is only allowed across replicas.
+    def across_replicas(strategy, finite, gradients):
+        verdict = strategy.experimental_local_results(finite)[0]
+
+        def update():
+            strategy.extended.call_for_each_replica(apply, args=(gradients, variables))
+
+        tf.cond(verdict, update, lambda: None)
+
+    tf.distribute.get_replica_context().merge_call(across_replicas, args=(finite, gradients))

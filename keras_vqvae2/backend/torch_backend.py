@@ -8,8 +8,7 @@ import keras
 import torch
 import torch.distributed
 
-from keras_vqvae2.backend.step_contract import StepContract, poison
-from keras_vqvae2.hints import Tensor, TensorTree
+from keras_vqvae2.backend.guarded import Update, gradient_norm, poison, scales_loss
 
 SPLITS_WEIGHTS = False
 
@@ -128,58 +127,55 @@ def sync_training_state(model):
     """Nothing to do: PyTorch updates variables in place."""
 
 
-class GuardedTrainer(StepContract):
-    """Training steps in which a batch that is not finite changes nothing."""
+def build_optimizer(model):
+    """Nothing to do: Keras builds it before the first step."""
 
-    def train_step(self, data: TensorTree) -> dict[str, Tensor]:
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        state = self.non_trainable_variables
-        before = [v.value.detach().clone() for v in state]
-        self.zero_grad()
-        outputs = self.step_outputs(x, training=True)
-        loss = self.compute_loss(x, y, outputs, sample_weight, training=True)
-        self.optimizer.scale_loss(loss).backward()
 
-        replicas = replica_count()
-        variables = self.trainable_variables
-        gradients = [v.value.grad for v in variables]
-        with torch.no_grad():
-            gradients = [g if g is None else replica_sum(g) / replicas for g in gradients]
-            finite_loss = replica_sum(torch.isfinite(loss).float()) >= replicas
-            norm = self.gradient_norm(gradients)
-            finite = torch.logical_and(finite_loss, torch.isfinite(norm))
-            if self.scales_loss():
-                self.optimizer.apply(poison(gradients, finite), variables)
-            elif finite:
-                self.optimizer.apply(gradients, variables)
-            if not finite:
-                for variable, old in zip(state, before):
-                    variable.assign(old)
-            self.update_train_metrics(x, outputs, loss.detach(), norm, finite, replicas)
-        return super().get_metrics_result()
+def train_step(model, data):
+    model.train_batch(*keras.utils.unpack_x_y_sample_weight(data))
+    return model.own_metrics_result()
 
-    def test_step(self, data: TensorTree) -> dict[str, Tensor]:
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        outputs = self.step_outputs(x, training=False)
-        loss = self.compute_loss(x, y, outputs, sample_weight, training=False)
-        self.update_step_metrics(x, outputs, loss, torch.ones((), device=loss.device))
-        return self.without_train_only(super().get_metrics_result())
 
-    def get_metrics_result(self) -> dict[str, Tensor]:
-        """The metrics over all processes: `fit` and `evaluate` ask once, when an epoch ends.
+def test_step(model, data):
+    model.test_batch(*keras.utils.unpack_x_y_sample_weight(data))
+    return model.test_logs(model.own_metrics_result())
 
-        Every process must ask. The logs of single steps are those of this process.
-        """
-        if replica_count() == 1:
-            return super().get_metrics_result()
-        variables = [v for metric in self.metrics for v in metric.variables]
-        own = [v.value.detach().clone() for v in variables]
-        totals = replica_sum(torch.cat([value.float().flatten() for value in own]))
-        totals = torch.split(totals, [value.numel() for value in own])
-        for variable, total in zip(variables, totals):
-            variable.assign(total.reshape(variable.shape))
-        # A result may be the variable's own tensor, which is written to next.
-        logs = {name: value.clone() for name, value in super().get_metrics_result().items()}
-        for variable, value in zip(variables, own):
-            variable.assign(value)
-        return logs
+
+def guarded_update(forward, variables, optimizer, state=(), finite=True):
+    before = [v.value.detach().clone() for v in state]
+    loss, outputs = forward()
+    gradients = torch.autograd.grad(
+        optimizer.scale_loss(loss), [v.value for v in variables], allow_unused=True
+    )
+    replicas = replica_count()
+    with torch.no_grad():
+        gradients = [g if g is None else replica_sum(g) / replicas for g in gradients]
+        finite_loss = replica_sum(torch.isfinite(loss).float()) >= replicas
+        norm = gradient_norm(optimizer, gradients)
+        finite = torch.isfinite(norm) & finite_loss & finite
+        if scales_loss(optimizer):
+            optimizer.apply(poison(gradients, finite), variables)
+        elif finite:
+            optimizer.apply(gradients, variables)
+        if not finite:
+            for variable, old in zip(state, before):
+                variable.assign(old)
+    outputs = keras.tree.map_structure(torch.Tensor.detach, outputs)
+    return Update(loss.detach(), outputs, norm, finite)
+
+
+def metrics_over_processes(model, result):
+    """Every process must ask. The logs of single steps are those of this process."""
+    if replica_count() == 1:
+        return result()
+    variables = [v for metric in model.metrics for v in metric.variables]
+    own = [v.value.detach().clone() for v in variables]
+    totals = replica_sum(torch.cat([value.float().flatten() for value in own]))
+    totals = torch.split(totals, [value.numel() for value in own])
+    for variable, total in zip(variables, totals):
+        variable.assign(total.reshape(variable.shape))
+    # A result may be the variable's own tensor, which is written to next.
+    logs = {name: value.clone() for name, value in result().items()}
+    for variable, value in zip(variables, own):
+        variable.assign(value)
+    return logs

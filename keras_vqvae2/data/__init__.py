@@ -1,5 +1,3 @@
-from keras_vqvae2.data.codes_from_tfds import codes_from_tfds
-from keras_vqvae2.data.encode_dataset import encode_dataset
 from keras_vqvae2.data.image_arrays import images_from_arrays
 from keras_vqvae2.data.image_folder import class_names, images_from_folder
 from keras_vqvae2.data.pipeline import Options
@@ -9,8 +7,6 @@ from keras_vqvae2.data.tfds_images import images_from_tfds
 __all__ = [
     "Options",
     "class_names",
-    "codes_from_tfds",
-    "encode_dataset",
     "images_from_arrays",
     "images_from_folder",
     "images_from_tfds",

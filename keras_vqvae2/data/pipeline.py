@@ -3,9 +3,9 @@
 import warnings
 from collections.abc import Callable, Sequence
 
-from keras_vqvae2.checks import check_positive
 from keras_vqvae2.data.optional_imports import import_tensorflow
 from keras_vqvae2.hints import Dataset, Size, Tensor
+from keras_vqvae2.validation import check_positive
 
 
 class Options:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from keras import ops
 
-from keras_vqvae2.checks import check_positive
 from keras_vqvae2.hints import Tensor
+from keras_vqvae2.validation import check_positive
 
 
 class Sampling:

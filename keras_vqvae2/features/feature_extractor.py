@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import tqdm
 
-from keras_vqvae2.checks import check_positive
 from keras_vqvae2.hints import Dataset, Tensor
 from keras_vqvae2.image_batches import image_batches, to_numpy, to_unit_floats
+from keras_vqvae2.validation import check_positive
 
 
 class FeatureExtractor:

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_vqvae2.checks import check_positive
 from keras_vqvae2.hints import Config, Shape, Size, Tensor, TensorTree
+from keras_vqvae2.validation import check_positive
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae2")

@@ -3,8 +3,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_vqvae2.checks import check_positive
 from keras_vqvae2.hints import Config, Shape, Tensor
+from keras_vqvae2.validation import check_positive
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae2")

@@ -5,16 +5,17 @@ import numpy as np
 from keras import ops
 
 from keras_vqvae2 import backend
-from keras_vqvae2.checks import check_positive
-from keras_vqvae2.hints import Config, Shape, Tensor, TensorTree
+from keras_vqvae2.hints import Config, Shape, Tensor
 from keras_vqvae2.layers.gradient_estimators import ESTIMATORS
 from keras_vqvae2.layers.nearest_code import nearest_code
+from keras_vqvae2.layers.quantizer import Quantizer
+from keras_vqvae2.validation import check_share
 
 GOLDEN_RATIO = (np.sqrt(5.0) - 1.0) / 2.0
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae2")
-class VectorQuantizer(keras.layers.Layer):
+class VectorQuantizer(Quantizer):
     """Replaces each vector by the nearest of `num_embeddings` codes, which a loss trains.
 
     For an encoder output `z` and codes `e_1 … e_K`:
@@ -56,19 +57,8 @@ class VectorQuantizer(keras.layers.Layer):
         gradient: `"straight_through"` (the paper's) or `"rotation"` (arXiv 2410.06424).
         **kwargs: Arguments of `keras.layers.Layer`.
 
-    Call arguments:
-        inputs: Vectors of shape `(..., D)`; with `reverse=True` integer codes of shape `(...)`.
-        training: Boolean, whether losses count and state moves.
-        reverse: Boolean, looks codes up instead. The code -1 stands for "unknown" and gives
-            `mean_code`.
-        return_loss: Boolean, hands the loss out in place of adding it. Where the layer runs on
-            several replicas of `tf.distribute`, one replica would find the others' losses among
-            those added: their traces take turns whenever statistics are summed.
-
-    Returns:
-        A tuple `(quantized, indices)`: shape `(..., D)` in the compute dtype, and int32 of shape
-        `(...)`. With `return_loss=True` also the loss, of shape `()`. With `reverse=True` only the
-        codes, of shape `(..., D)`.
+    Call arguments and what comes back: those of `Quantizer`. Vectors that are masked or not finite
+    move no state.
 
     Raises:
         ValueError: If the last dimension of the inputs is not `embedding_dim`, or an argument is
@@ -103,21 +93,17 @@ class VectorQuantizer(keras.layers.Layer):
         gradient: str = "straight_through",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        check_positive(num_embeddings=num_embeddings, embedding_dim=embedding_dim)
+        super().__init__(num_embeddings, embedding_dim, **kwargs)
         if commitment_cost < 0:
             raise ValueError(
                 f"Expected a non-negative weight. Received: commitment_cost={commitment_cost}"
             )
-        for name, value in (("decay", decay), ("restart_threshold", restart_threshold)):
-            if not 0 <= value < 1:
-                raise ValueError(f"Expected a number in [0, 1). Received: {name}={value}")
+        check_share("decay", decay)
+        check_share("restart_threshold", restart_threshold)
         if gradient not in ESTIMATORS:
             raise ValueError(
                 f"Expected one of {sorted(ESTIMATORS)}. Received: gradient={gradient!r}"
             )
-        self.num_embeddings = int(num_embeddings)
-        self.embedding_dim = int(embedding_dim)
         self.commitment_cost = commitment_cost
         self.decay = decay
         self.data_initialization = data_initialization
@@ -129,11 +115,7 @@ class VectorQuantizer(keras.layers.Layer):
     # === State ===
 
     def build(self, input_shape: Shape) -> None:
-        if input_shape[-1] != self.embedding_dim:
-            raise ValueError(
-                f"{type(self).__name__} expected vectors of width embedding_dim="
-                f"{self.embedding_dim}. Received: input_shape={tuple(input_shape)}"
-            )
+        super().build(input_shape)
         self.ema_counts = self._add_state("ema_counts", (self.num_embeddings,), "ones")
         self.updates = self._add_state("updates", (), "zeros", "int32", "only_first_replica")
         self.initialized = self._add_state(
@@ -194,61 +176,48 @@ class VectorQuantizer(keras.layers.Layer):
 
     # === Call ===
 
-    def call(
-        self,
-        inputs: Tensor,
-        training: bool | None = None,
-        reverse: bool = False,
-        return_loss: bool = False,
-    ) -> Tensor | tuple[Tensor, ...]:
-        if reverse:
-            return self._look_up(inputs)
-        learning = bool(training) and self.trainable
-        z = ops.reshape(ops.cast(inputs, "float32"), (-1, self.embedding_dim))  # (N, D)
+    def quantize_vectors(
+        self, vectors: Tensor, training: bool = False, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        shape = ops.shape(vectors)
+        if 0 in vectors.shape[:-1]:
+            return vectors, ops.zeros(shape[:-1], "int32"), ops.zeros(())
+        z = ops.reshape(vectors, (-1, self.embedding_dim))  # (N, D)
+        real = None if mask is None else ops.reshape(mask, (-1,))  # (N,)
         vectors = ops.stop_gradient(z)
-        if learning:
-            candidates = self._candidates(vectors)
+        if training:
+            candidates = self._candidates(vectors, real)
             if self.data_initialization:
                 fresh = ops.broadcast_to(self.initialized.value == 0, (self.num_embeddings,))
-                self._place_codes(fresh, candidates, count=1.0)
+                self._place_candidates(fresh, candidates, count=1.0)
             self.initialized.assign(1)
 
         codebook = self.codebook
         indices = nearest_code(vectors, codebook)  # (N,)
         quantized = ops.take(codebook, indices, axis=0)  # (N, D)
-        loss = self._loss(z, quantized)
-        if not return_loss:
-            self.add_loss(loss)
-        if learning:
-            self._learn(vectors, indices)
-            self._restart_dead_codes(candidates)
+        loss = self._loss_of_real(z, quantized, real)
+        if training:
+            self._learn(vectors, indices, real)
+            if self.restart_threshold:
+                threshold = self.restart_threshold * ops.mean(self.ema_counts)
+                dead = self.ema_counts.value < threshold  # (K,)
+                self._place_candidates(dead, candidates, count=2.0 * threshold)
             self.updates.assign(self.updates + 1)
 
         quantized = ESTIMATORS[self.gradient](z, ops.stop_gradient(quantized))
-        shape = ops.shape(inputs)
-        quantized = ops.cast(ops.reshape(quantized, shape), self.compute_dtype)
-        outputs = quantized, ops.reshape(indices, shape[:-1])
-        return (*outputs, loss) if return_loss else outputs
+        return ops.reshape(quantized, shape), ops.reshape(indices, shape[:-1]), loss
 
-    def compute_output_spec(
-        self,
-        inputs: Tensor,
-        training: bool | None = None,
-        reverse: bool = False,
-        return_loss: bool = False,
-    ) -> TensorTree:
-        if reverse:
-            return keras.KerasTensor((*inputs.shape, self.embedding_dim), self.compute_dtype)
-        outputs = (
-            keras.KerasTensor(inputs.shape, self.compute_dtype),
-            keras.KerasTensor(inputs.shape[:-1], "int32"),
-        )
-        return (*outputs, keras.KerasTensor((), "float32")) if return_loss else outputs
+    def lookup(self, codes: Tensor) -> Tensor:
+        known = ops.expand_dims(codes >= 0, -1)  # (..., 1)
+        vectors = ops.take(self.codebook, ops.maximum(codes, 0), axis=0)  # (..., D)
+        return ops.where(known, vectors, self.mean_code)
 
-    def _look_up(self, indices):
-        known = ops.expand_dims(indices >= 0, -1)  # (..., 1)
-        codes = ops.take(self.codebook, ops.maximum(indices, 0), axis=0)  # (..., D)
-        return ops.cast(ops.where(known, codes, self.mean_code), self.compute_dtype)
+    def _loss_of_real(self, z, quantized, real):
+        if real is None:
+            return self._loss(z, quantized)
+        z, quantized = (ops.where(real[:, None], x, 0.0) for x in (z, quantized))
+        share = ops.mean(ops.cast(real, "float32"))
+        return self._loss(z, quantized) / ops.maximum(share, 1e-12)
 
     def _loss(self, z, quantized):
         commitment = mean_squared_error(z, ops.stop_gradient(quantized))
@@ -257,14 +226,21 @@ class VectorQuantizer(keras.layers.Layer):
 
     # === Learning ===
 
-    def _learn(self, vectors, indices):
+    def _learn(self, vectors, indices, real):
         """Updates the running statistics of the codes from one batch, over all replicas."""
-        ones = ops.ones_like(vectors[:, 0])  # (N,)
-        counts = backend.segment_sum(ones, indices, self.num_embeddings)  # (K,)
-        counts = backend.replica_sum(counts)
+        counted = ops.isfinite(ops.sum(vectors, axis=-1))  # (N,)
+        if real is not None:
+            counted = ops.logical_and(counted, real)
+        # What does not count goes to one more code, which is cut off.
+        indices = ops.where(counted, indices, self.num_embeddings)
+        counts = self._sum_by_code(ops.ones_like(vectors[:, 0]), indices)  # (K,)
         keep = self._keep(counts)
         self._learn_codes(vectors, indices, keep)
         self.ema_counts.assign(self._decayed(self.ema_counts, counts, keep))
+
+    def _sum_by_code(self, rows, indices):
+        sums = backend.segment_sum(rows, indices, self.num_embeddings + 1)
+        return backend.replica_sum(sums[: self.num_embeddings])
 
     def _learn_codes(self, vectors, indices, keep):
         """The loss trains the codes; `VectorQuantizerEMA` averages here instead."""
@@ -275,35 +251,41 @@ class VectorQuantizer(keras.layers.Layer):
         A code that nothing has chosen for long (count below 1e-20) keeps what it has: float32
         would lose the ratio of its sum and its count.
         """
-        forgotten = ops.logical_and(counts == 0, self.ema_counts.value < 1e-20)
+        forgotten = self._decayed(self.ema_counts, counts, self.decay) < 1e-20
         return ops.where(forgotten, 1.0, self.decay)
 
     def _decayed(self, average, value, keep):
         return keep * average + (1.0 - self.decay) * value
 
-    def _candidates(self, vectors):
+    def _candidates(self, vectors, real):
         """A vector of the batch for each code, the same on every replica. Shape `(K, D)`.
 
-        Position `p` in `[0, 1)` of the global batch lies with replica `floor(p * replicas)`.
+        Position `p` in `[0, 1)` of the global batch lies with replica `floor(p * replicas)`. Where
+        that has no vector that is not masked, the row is NaN.
         """
         shift = ops.cast(ops.mod(self.updates, 4096), "float32") * float(np.sqrt(2.0) - 1.0)
         replicas = backend.replica_count()
         position = ops.mod(ops.add(shift, self._sequence), 1.0) * replicas  # (K,)
         owner = ops.floor(position)
         count = ops.shape(vectors)[0]
+        if real is not None:
+            count = ops.sum(ops.cast(real, "int32"))
         row = ops.cast((position - owner) * ops.cast(count, "float32"), "int32")
-        rows = ops.take(vectors, ops.minimum(row, count - 1), axis=0)  # (K, D)
+        row = ops.minimum(row, count - 1)
+        if real is not None:
+            order = ops.argsort(ops.where(real, 0, 1))  # what is real first
+            row = ops.take(order, ops.maximum(row, 0), axis=0)
+        rows = ops.take(vectors, row, axis=0)  # (K, D)
+        if real is not None:
+            rows = ops.where(count > 0, rows, float("nan"))
         if replicas == 1:
             return rows
         mine = ops.equal(owner, ops.cast(backend.replica_index(), "float32"))
         return backend.replica_sum(ops.where(mine[:, None], rows, ops.zeros_like(rows)))
 
-    def _restart_dead_codes(self, candidates):
-        if not self.restart_threshold:
-            return
-        threshold = self.restart_threshold * ops.mean(self.ema_counts)
-        dead = self.ema_counts.value < threshold  # (K,)
-        self._place_codes(dead, candidates, count=2.0 * threshold)
+    def _place_candidates(self, wanted, candidates, count):
+        finite = ops.isfinite(ops.sum(candidates, axis=-1))  # (K,)
+        self._place_codes(ops.logical_and(wanted, finite), candidates, count)
 
     def _place_codes(self, mask, codes, count):
         """Moves the codes of `mask`, shape `(K,)`, to the rows of `codes`, shape `(K, D)`."""

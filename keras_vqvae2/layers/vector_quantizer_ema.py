@@ -3,7 +3,6 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_vqvae2 import backend
 from keras_vqvae2.hints import Config, Tensor
 from keras_vqvae2.layers.vector_quantizer import VectorQuantizer, mean_squared_error
 
@@ -50,7 +49,7 @@ class VectorQuantizerEMA(VectorQuantizer):
     quantizer = keras_vqvae2.layers.VectorQuantizerEMA(num_embeddings=16, embedding_dim=4)
     vectors = np.random.default_rng(0).normal(size=(2, 8, 8, 4)).astype("float32")
     quantized, indices = quantizer(vectors, training=True)
-    again = quantizer(indices, reverse=True)  # the codes' new places
+    again = quantizer.lookup(indices)  # the codes' new places
     print(quantizer.codebook.shape)  # (16, 4)
     ```
 
@@ -105,8 +104,7 @@ class VectorQuantizerEMA(VectorQuantizer):
         return ops.where(self.updates > 0, keep, 0.0) if self.zero_debias else keep
 
     def _learn_codes(self, vectors, indices, keep):
-        sums = backend.segment_sum(vectors, indices, self.num_embeddings)  # (K, D)
-        sums = backend.replica_sum(sums)
+        sums = self._sum_by_code(vectors, indices)  # (K, D)
         self.ema_sums.assign(self._decayed(self.ema_sums, sums, keep[:, None]))
 
     def _place_codes(self, mask, codes, count):

@@ -4,8 +4,8 @@ import keras
 from keras import ops
 
 from keras_vqvae2 import backend
-from keras_vqvae2.checks import check_positive
 from keras_vqvae2.hints import Config, Tensor
+from keras_vqvae2.validation import check_positive
 
 
 class CodeHistogram(keras.metrics.Metric):

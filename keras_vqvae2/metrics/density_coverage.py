@@ -3,7 +3,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_vqvae2.checks import check_positive
 from keras_vqvae2.hints import Config, Tensor
 from keras_vqvae2.metrics.feature_sets import FeatureSetMetric
 from keras_vqvae2.metrics.nearest_neighbours import (
@@ -11,6 +10,7 @@ from keras_vqvae2.metrics.nearest_neighbours import (
     point_sets,
     positions,
 )
+from keras_vqvae2.validation import check_positive
 
 
 def density_coverage(features: Tensor, reference: Tensor, nearest_k: int = 5) -> dict[str, float]:

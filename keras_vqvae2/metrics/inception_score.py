@@ -5,8 +5,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_vqvae2.checks import check_positive
 from keras_vqvae2.hints import Config, Tensor
+from keras_vqvae2.validation import check_positive
 
 _BLOCK = 128  # rows at a time: float64 of 1,008 classes that stays in a core's cache
 

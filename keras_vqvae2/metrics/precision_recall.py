@@ -3,10 +3,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_vqvae2.checks import check_positive
 from keras_vqvae2.hints import Config, Tensor
 from keras_vqvae2.metrics.feature_sets import FeatureSetMetric
 from keras_vqvae2.metrics.nearest_neighbours import Distances, point_sets
+from keras_vqvae2.validation import check_positive
 
 
 def precision_recall(features: Tensor, reference: Tensor, nearest_k: int = 3) -> dict[str, float]:

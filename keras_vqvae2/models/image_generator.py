@@ -1,29 +1,25 @@
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Self
 
 import keras
 import numpy as np
 
-from keras_vqvae2.checks import check_positive
-from keras_vqvae2.hints import Classifier, Config, FilePath, Labels, PerLevel, Tensor
-from keras_vqvae2.image_batches import to_unit_floats
+from keras_vqvae2.decoding.sampling import Sampling
+from keras_vqvae2.hints import Classifier, Config, DTypePolicy, FilePath, Labels, PerLevel, Tensor
+from keras_vqvae2.image_batches import to_numpy, to_unit_floats
 from keras_vqvae2.models import preset_files
-from keras_vqvae2.models.generator_checks import (
-    check_completion,
-    check_fit,
-    label_indices,
-    level_settings,
-    touched,
-)
+from keras_vqvae2.models.code_prior import CodePrior
 from keras_vqvae2.models.image_generator_presets import IMAGE_GENERATOR_PRESETS
-from keras_vqvae2.models.pixelsnail.pixelsnail_prior import PixelSnailPrior
-from keras_vqvae2.models.preset_model import PresetUser, register_presets
+from keras_vqvae2.models.preset_registry import RegisteredPresets, find_preset, register_presets
 from keras_vqvae2.models.rejection_sampling import RejectionResult, best_of_drawn
 from keras_vqvae2.models.vqvae2.vqvae2 import VQVAE2
+from keras_vqvae2.validation import check_images, check_integer, check_positive
+
+SETTINGS = ("temperature", "top_k", "top_p")
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae2")
-class HierarchicalImageGenerator(PresetUser):
+class HierarchicalImageGenerator:
     """A `VQVAE2` and a prior for each of its levels: images out of nothing (algorithm 2).
 
     The top prior draws a map of codes, each further one a finer map given the coarser ones, and
@@ -32,7 +28,7 @@ class HierarchicalImageGenerator(PresetUser):
 
     Args:
         vqvae: `VQVAE2`.
-        priors: Dict from level to `PixelSnailPrior`, or a list of them.
+        priors: Dict from level to a `CodePrior`, such as `PixelSnailPrior`, or a list of them.
         label_names: None, or the names of the labels, in their order.
         settings: None, or a dict from level to the `temperature`, `top_k` and `top_p` that hold
             where `generate` and `complete` are given none.
@@ -62,10 +58,12 @@ class HierarchicalImageGenerator(PresetUser):
         - Razavi, van den Oord, Vinyals 2019, arXiv 1906.00446, section 3.2, algorithm 2.
     """
 
+    presets = RegisteredPresets()
+
     def __init__(
         self,
         vqvae: VQVAE2,
-        priors: dict[str, PixelSnailPrior] | Iterable[PixelSnailPrior],
+        priors: dict[str, CodePrior] | Iterable[CodePrior],
         label_names: Sequence[str] | None = None,
         settings: dict[str, dict[str, Any]] | None = None,
     ) -> None:
@@ -96,14 +94,12 @@ class HierarchicalImageGenerator(PresetUser):
     ) -> np.ndarray:
         """Invents images.
 
-        An interrupt (Ctrl-C) ends the drawing; the images of the batches before it are returned.
-
         Args:
             num_images: Positive integer, N.
             labels: A name, an index, or N of them. By default image `i` is of class
                 `i % num_classes`.
-            temperature: Positive float, or a dict from level to one; see
-                `PixelSnailPrior.generate`. By default the generator's `settings`, or 1.
+            temperature: Positive float, or a dict from level to one; see `CodePrior.generate`.
+                By default the generator's `settings`, or 1.
             top_k: Positive integer or a dict, likewise.
             top_p: Float in `(0, 1]` or a dict, likewise.
             seed: Non-negative integer.
@@ -117,13 +113,46 @@ class HierarchicalImageGenerator(PresetUser):
         Raises:
             ValueError: If an argument is out of range, or a label or level unknown.
         """
+        settings = (temperature, top_k, top_p, seed, first_image, batch_size, verbose)
+        return np.concatenate([*self.generate_batches(num_images, labels, *settings)])
+
+    def generate_batches(
+        self,
+        num_images: int,
+        labels: Labels | None = None,
+        temperature: PerLevel[float] | None = None,
+        top_k: PerLevel[int] | None = None,
+        top_p: PerLevel[float] | None = None,
+        seed: int = 0,
+        first_image: int = 0,
+        batch_size: int = 32,
+        verbose: int = 1,
+    ) -> Iterator[np.ndarray]:
+        """Invents images a batch at a time: those that are finished are there before the others.
+
+        Args:
+            num_images: As in `generate`, as are all arguments.
+            labels: As in `generate`.
+            temperature: As in `generate`.
+            top_k: As in `generate`.
+            top_p: As in `generate`.
+            seed: As in `generate`.
+            first_image: As in `generate`.
+            batch_size: As in `generate`.
+            verbose: As in `generate`.
+
+        Returns:
+            Iterator of float32 images, `(batch, H, W, C)` each: together what `generate` returns.
+
+        Raises:
+            ValueError: At the call, as `generate`.
+        """
         check_positive(num_images=num_images, batch_size=batch_size)
-        numbers = np.arange(first_image, first_image + num_images)
+        numbers = image_numbers(first_image, num_images)
         labels = self._labels(labels, numbers)
-        codes = {level: None for level in self.priors}
         settings = self._settings(temperature, top_k, top_p)
-        codes = self._draw(codes, labels, settings, seed, numbers, batch_size, verbose)
-        return self._decode(codes)
+        given: dict[str, Any] = dict.fromkeys(self.priors)
+        return self._draw(given, labels, settings, seed, numbers, batch_size, verbose)
 
     def generate_best(
         self,
@@ -146,8 +175,7 @@ class HierarchicalImageGenerator(PresetUser):
         trade diversity for fidelity. Candidate `i` is image `i` of this seed: the same whatever the
         batch size, and `generate(1, label, seed=seed, first_image=i)` draws it again.
 
-        Of the candidates only the best so far are held in memory. An interrupt (Ctrl-C) ends the
-        drawing; the best of the batches before it are returned.
+        Of the candidates only the best so far are held in memory.
 
         Args:
             num_images: Positive integer, N, images to keep.
@@ -232,34 +260,32 @@ class HierarchicalImageGenerator(PresetUser):
         Raises:
             ValueError: If sizes do not fit, or labels are missing.
         """
-        images = np.asarray(images)
-        mask = np.asarray(mask).astype(bool)
-        check_completion(self.vqvae, images, mask)
+        images, mask = to_numpy(images), to_numpy(mask).astype(bool)
+        self._check_completion(images, mask)
         if labels is None and self.num_classes:
             raise ValueError(f"Expected labels below {self.num_classes}. Received: labels=None")
-        images = to_unit_floats(images)
+        check_positive(batch_size=batch_size)
+        numbers = image_numbers(first_image, len(images))
+        settings = self._settings(temperature, top_k, top_p)
+        labels = self._labels(labels, numbers)
         mask = np.broadcast_to(mask, images.shape[:3])[..., None]  # (N, H, W, 1)
-        kept = images.mean(axis=(1, 2), keepdims=True, where=~mask) if not mask.all() else 0.5
-        codes = self.vqvae.encode(np.where(mask, np.nan_to_num(kept, nan=0.5), images))
+        # The part to invent gets the mean of the rest, for the encoder.
+        weights = np.broadcast_to(~mask, images.shape)
+        images = to_unit_floats(np.where(mask, np.zeros((), images.dtype), images))
+        kept = images.sum((1, 2), keepdims=True) / np.maximum(1, weights.sum((1, 2), keepdims=True))
+        codes = self.vqvae.encode(np.where(mask, kept, images).astype("float32"))
         given = {
             level: np.where(touched(mask[..., 0], value.shape[1:]), -1, value)
             for level, value in codes.items()
         }
-        check_positive(batch_size=batch_size)
-        numbers = np.arange(first_image, first_image + len(images))
-        settings = self._settings(temperature, top_k, top_p)
-        labels = self._labels(labels, numbers)
-        codes = self._draw(given, labels, settings, seed, numbers, batch_size, verbose)
-        invented = self._decode(codes)
-        finished = len(invented)
-        return np.where(mask[:finished], invented, images[:finished])
+        invented = self._draw(given, labels, settings, seed, numbers, batch_size, verbose)
+        return np.where(mask, np.concatenate([*invented]), images)
 
     def _draw(self, given, labels, settings, seed, numbers, batch_size, verbose):
-        """Codes of all levels, of as many images as were finished."""
-        finished = []
+        """Yields images, of the codes of all levels that are drawn around those that are given."""
         for start in range(0, len(numbers), batch_size):
             part = slice(start, start + batch_size)
-            codes = {}
+            codes: dict[str, np.ndarray] = {}
             for level, prior in self.priors.items():
                 codes[level] = prior.generate(
                     len(numbers[part]),
@@ -272,21 +298,21 @@ class HierarchicalImageGenerator(PresetUser):
                     verbose=verbose,
                     **settings[level],
                 )
-                if (codes[level] < 0).any():  # interrupted
-                    codes = None
-                    break
-            if codes is None:
-                break
-            finished.append(codes)
-        return {
-            level: np.concatenate([codes[level] for codes in finished]) if finished else None
-            for level in self.priors
-        }
+            yield self.vqvae.decode(codes)
 
-    def _decode(self, codes):
-        if any(value is None for value in codes.values()):
-            return np.zeros((0, *self.vqvae.image_shape), "float32")
-        return self.vqvae.decode(codes)
+    def _check_completion(self, images, mask):
+        if images.shape[1:] != self.vqvae.image_shape:
+            raise ValueError(
+                f"Expected images of shape {('N', *self.vqvae.image_shape)}. "
+                f"Received: images of shape {images.shape}"
+            )
+        if mask.shape not in (images.shape[:3], images.shape[1:3]):
+            raise ValueError(
+                f"Expected a mask of shape {images.shape[1:3]} or {images.shape[:3]}. "
+                f"Received: mask of shape {mask.shape}"
+            )
+        whole = np.broadcast_to(mask, images.shape[:3])[..., None]
+        check_images(np.where(whole, np.zeros((), images.dtype), images), images.shape[-1])
 
     def _settings(self, *arguments):
         return level_settings(self.priors, self.settings, *arguments)
@@ -294,9 +320,25 @@ class HierarchicalImageGenerator(PresetUser):
     def _labels(self, labels, numbers):
         return label_indices(labels, numbers, self.num_classes, self.label_names)
 
-    # === Presets ===
+    # === Config and presets ===
 
     def get_config(self) -> Config:
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "vqvae": serialize(self.vqvae),
+            "priors": {level: serialize(prior) for level, prior in self.priors.items()},
+            "label_names": self.label_names,
+            "settings": self.settings,
+        }
+
+    @classmethod
+    def from_config(cls, config: Config) -> Self:
+        read = keras.saving.deserialize_keras_object
+        priors = {level: read(prior) for level, prior in config["priors"].items()}
+        return cls(**{**config, "vqvae": read(config["vqvae"]), "priors": priors})
+
+    def preset_config(self) -> Config:
+        """What a preset's `config.json` says of the whole; its parts are presets of their own."""
         return {
             "levels": list(self.priors),
             "label_names": self.label_names,
@@ -304,14 +346,40 @@ class HierarchicalImageGenerator(PresetUser):
         }
 
     @classmethod
-    def _from_directory(cls, directory, model_class, config, load_weights, dtype=None):
+    def from_preset(
+        cls,
+        preset: FilePath,
+        load_weights: bool = True,
+        dtype: DTypePolicy = None,
+        label_names: Sequence[str] | None = None,
+        settings: dict[str, dict[str, Any]] | None = None,
+    ) -> Self:
+        """Builds what a preset describes and loads its weights.
+
+        Args:
+            preset: As in `PresetModel.from_preset`.
+            load_weights: Whether to load the weights. If `False` they are random.
+            dtype: None, or the dtype policy in which all parts compute.
+            label_names: None, or what takes the place of the preset's.
+            settings: None, or what takes the place of the preset's, level by level.
+
+        Returns:
+            `HierarchicalImageGenerator`.
+
+        Raises:
+            ValueError: As in `PresetModel.from_preset`, or if settings do not fit.
+            FileNotFoundError: If files are missing.
+            ImportError: If the package that downloads is absent.
+        """
+        model_class, config, directory = find_preset(cls, preset, load_weights)
         options = {"load_weights": load_weights, **({} if dtype is None else {"dtype": dtype})}
         vqvae = VQVAE2.from_preset(directory / "vqvae", **options)
         priors = {
-            level: PixelSnailPrior.from_preset(directory / f"prior_{level}", **options)
+            level: CodePrior.from_preset(directory / f"prior_{level}", **options)
             for level in vqvae.levels
         }
-        return model_class(vqvae, priors, config["label_names"], config["settings"])
+        names = config["label_names"] if label_names is None else label_names
+        return model_class(vqvae, priors, names, {**config["settings"], **(settings or {})})
 
     def save_to_preset(
         self,
@@ -336,6 +404,146 @@ class HierarchicalImageGenerator(PresetUser):
         parts = {"vqvae": self.vqvae} | {f"prior_{k}": prior for k, prior in self.priors.items()}
         dtypes = {name: weights_dtype for name in parts if name != "vqvae"}
         preset_files.write_parts(self, parts, directory, dtypes, metadata)
+
+
+def check_fit(vqvae, priors, label_names):
+    """Raises `ValueError` unless every level has a prior that models just its codes."""
+    problems = []
+    if set(priors) != set(vqvae.levels):
+        problems.append(f"priors for the levels {vqvae.levels}, got {tuple(priors)}")
+    shapes = vqvae.code_shapes()
+    fingerprint = None
+    for level, prior in priors.items():
+        if level not in shapes:
+            continue
+        if prior.level != level:
+            problems.append(f"the prior of {level!r} to model it, got one of {prior.level!r}")
+        counts = vqvae.num_embeddings
+        for name, count in {level: prior.num_embeddings, **prior.condition_embeddings}.items():
+            if count != counts.get(name, count):
+                problems.append(
+                    f"{counts[name]} codes of {name!r} in the prior of {level!r}, got {count}"
+                )
+        if prior.code_shape != shapes[level]:
+            problems.append(
+                f"maps of {shapes[level]} in the prior of {level!r}, got {prior.code_shape}"
+            )
+        for name, factor in prior.condition_factors.items():
+            coarser = vqvae.levels[: vqvae.levels.index(level)]
+            size = tuple(s // factor for s in prior.code_shape)
+            if name not in coarser:
+                problems.append(f"conditions of {level!r} among {coarser}, got {name!r}")
+            elif size != shapes[name]:
+                problems.append(f"maps of {shapes[name]} as condition {name!r}, got {size}")
+        if prior.codes_fingerprint is not None:
+            fingerprint = fingerprint or vqvae.fingerprint()
+            if prior.codes_fingerprint != fingerprint:
+                problems.append(
+                    f"a prior of {level!r} trained on codes of the VQVAE2 with the fingerprint "
+                    f"{fingerprint}, got {prior.codes_fingerprint}"
+                )
+    classes = {prior.num_classes for prior in priors.values()} - {None}
+    if label_names is not None:
+        classes.add(len(label_names))
+    if len(classes) > 1:
+        problems.append(f"one number of classes, got {sorted(classes)}")
+    if problems:
+        raise ValueError(f"Expected {'; '.join(problems)}.")
+
+
+def image_numbers(first: int, count: int) -> np.ndarray:
+    check_integer("first_image", first, 0)
+    return np.arange(first, first + count)
+
+
+def touched(mask, shape):
+    """Which codes of a map touch a masked pixel, or neighbour one that does.
+
+    Args:
+        mask: Booleans of shape `(N, H, W)`.
+        shape: `(rows, columns)` of the map.
+
+    Returns:
+        Booleans of shape `(N, rows, columns)`.
+    """
+    count, height, width = mask.shape
+    rows, columns = shape
+    cells = mask.reshape(count, rows, height // rows, columns, width // columns)
+    cells = np.pad(cells.any(axis=(2, 4)), ((0, 0), (1, 1), (1, 1)))
+    return np.logical_or.reduce(
+        [cells[:, i : i + rows, j : j + columns] for i in range(3) for j in range(3)]
+    )
+
+
+def label_indices(labels, numbers, num_classes, label_names):
+    """What images of some numbers are asked to show.
+
+    Args:
+        labels: None, a name, an index, or one of them for each image.
+        numbers: Integers of shape `(N,)`, of the images.
+        num_classes: None, or the number of labels.
+        label_names: None, or their names.
+
+    Returns:
+        int32 of shape `(N,)`, or None without classes.
+    """
+    if num_classes is None:
+        if labels is not None:
+            raise ValueError(f"Expected no labels. Received: labels={labels}")
+        return None
+    if labels is None:
+        return (numbers % num_classes).astype("int32")
+
+    def index(label):
+        label = label.decode() if isinstance(label, bytes) else label
+        if isinstance(label, str):
+            if label in (label_names or ()):
+                return label_names.index(label)
+        elif np.ndim(label) == 0 and int(label) == label and 0 <= label < num_classes:
+            return int(label)
+        raise ValueError(
+            f"Expected a label in [0, {num_classes}) or one of {label_names}. Received: {label!r}"
+        )
+
+    if not isinstance(labels, (str, bytes, list, tuple, range)):
+        labels = to_numpy(labels)
+    several = np.ndim(labels) > 0 and not isinstance(labels, (str, bytes))
+    indices = [index(label) for label in (labels if several else [labels])]
+    if several and len(indices) != len(numbers):
+        raise ValueError(f"Expected {len(numbers)} labels. Received: {len(indices)}")
+    return np.broadcast_to(np.array(indices, "int32"), len(numbers))
+
+
+def level_settings(levels, settings, *arguments):
+    """How each level's codes are drawn: the settings, with what the arguments say in their place.
+
+    Args:
+        levels: The levels, in any order.
+        settings: Dict from level to a dict of `temperature`, `top_k` and `top_p`.
+        *arguments: None, or a number, or a dict from level to one, for each of the three in turn.
+
+    Returns:
+        Dict from level to the keywords of `CodePrior.generate`.
+
+    Raises:
+        ValueError: If a level, a setting or a number is not as expected.
+    """
+    result = {level: dict(settings[level]) for level in levels}
+    for name, value in zip(SETTINGS, arguments):
+        values = value if isinstance(value, dict) else dict.fromkeys(levels, value)
+        if set(values) - set(levels):
+            raise ValueError(f"Expected the levels {tuple(levels)}. Received: {name}={value}")
+        for level, number in values.items():
+            if number is not None:
+                result[level][name] = number
+    for level, keywords in result.items():
+        if set(keywords) - set(SETTINGS):
+            raise ValueError(
+                "Expected settings temperature, top_k and top_p. Received: "
+                f"settings[{level!r}]={keywords}"
+            )
+        Sampling(**keywords)
+    return result
 
 
 register_presets(HierarchicalImageGenerator, IMAGE_GENERATOR_PRESETS)

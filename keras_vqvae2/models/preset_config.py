@@ -33,7 +33,9 @@ def serialize_model(model: Any) -> Config:
     config = {
         "module": None,
         "class_name": type(model).__name__,
-        "config": keras.saving.serialize_keras_object(model.get_config()),
+        "config": keras.saving.serialize_keras_object(
+            getattr(model, "preset_config", model.get_config)()
+        ),
         "registered_name": keras.saving.get_registered_name(type(model)),
     }
     return parse_config(json.dumps(config))
@@ -99,9 +101,9 @@ def registered_class(config: Config) -> type[Any]:
         ValueError: If the object is not of a class registered under `keras_vqvae2`.
     """
     name = config.get("registered_name")
-    found = None
-    if isinstance(name, str) and name.startswith(f"{PACKAGE}>"):
-        found = keras.saving.get_registered_object(name)
+    found = keras.saving.get_registered_object(name) if isinstance(name, str) else None
+    if not (name or "").startswith(f"{PACKAGE}>") and not getattr(found, "loads_from_presets", 0):
+        found = None
     # Keras acts on some values of `class_name` ("__lambda__", "function") before it looks at
     # `registered_name`, so both must name the same class.
     if not isinstance(found, type) or found.__name__ != config.get("class_name"):

@@ -1,137 +1,15 @@
-import copy
-import difflib
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Self
 
 import keras
 
-from keras_vqvae2.backend import GuardedTrainer
 from keras_vqvae2.hints import Config, DTypePolicy, FilePath, TensorTree
 from keras_vqvae2.models import preset_files
-
-_REGISTERED: dict[str, tuple[type[Any], Config]] = {}  # name -> (model class, entry)
-
-
-def register_presets(model_class: type[Any], presets: Mapping[str, Config]) -> None:
-    """Lets `model_class.from_preset(name)` find presets by name.
-
-    Args:
-        model_class: A subclass of `PresetUser`.
-        presets: Dict of name to entry. An entry is a dict with `"description"`, `"parameters"`
-            (their number) and what else the table of presets shows. An entry with a
-            `"config"`, the constructor's arguments, is an architecture without weights. One
-            without has config and weights in the package, in `presets/`, in the folder that its
-            `"directory"` names, or its own name.
-
-    Example:
-
-    ```python
-    import keras
-    from keras_vqvae2.models.preset_model import PresetModel, register_presets
-
-    @keras.saving.register_keras_serializable(package="keras_vqvae2")
-    class Doubler(PresetModel):
-        def __init__(self, size, dtype=None, **kwargs):
-            # === Layers ===
-            rescaling = keras.layers.Rescaling(2.0, dtype=dtype)
-            # === Functional Model ===
-            x = keras.Input((size,))  # (B, size)
-            super().__init__(inputs=x, outputs=rescaling(x), dtype=dtype, **kwargs)
-            # === Config ===
-            self.size = size
-
-        def get_config(self):
-            return {**super().get_config(), "size": self.size}
-
-    entry = {"description": "Doubles three.", "parameters": 0, "config": {"size": 3}}
-    register_presets(Doubler, {"doubler_3": entry})
-    model = Doubler.from_preset("doubler_3", load_weights=False, dtype="bfloat16")
-    ```
-    """
-    for name, entry in presets.items():
-        _REGISTERED[name] = (model_class, entry)
+from keras_vqvae2.models.guarded_model import GuardedModel
+from keras_vqvae2.models.preset_registry import RegisteredPresets, find_preset
 
 
-class _ClassProperty:
-    def __init__(self, getter):
-        self.getter = getter
-
-    def __get__(self, instance, owner):
-        return self.getter(owner)
-
-
-class PresetUser:
-    """What has presets: finds them by name, in directories and on hubs.
-
-    Attributes:
-        presets: Class property, dict of name to entry: the registered presets of this class and
-            its subclasses. Entries are those of `register_presets` plus `"has_weights"`.
-    """
-
-    @_ClassProperty
-    def presets(cls: Any) -> dict[str, Config]:
-        return {
-            name: {**copy.deepcopy(entry), "has_weights": "config" not in entry}
-            for name, (model_class, entry) in _REGISTERED.items()
-            if issubclass(model_class, cls)
-        }
-
-    @classmethod
-    def from_preset(cls, preset: FilePath, load_weights: bool = True, **kwargs: Any) -> Self:
-        """Builds what a preset describes and loads its weights.
-
-        Args:
-            preset: A name in `presets`, a directory, `"hf://user/repo"` or
-                `"kaggle://user/model/keras/variation[/version]"`.
-            load_weights: Whether to load the weights. If `False` they are random.
-            **kwargs: Constructor arguments that take the place of those in the preset's config.
-                `dtype="mixed_bfloat16"` computes in that policy, whatever the weights were
-                trained in.
-
-        Returns:
-            An instance of the preset's class, which is `cls` or a subclass.
-
-        Raises:
-            ValueError: If the preset is unknown, has no weights to load, holds another class,
-                is damaged, or its weights do not fit.
-            FileNotFoundError: If files are missing.
-            ImportError: If the package that downloads is absent.
-        """
-        preset = os.fspath(preset)
-        entry = cls.presets.get(preset)
-        if entry is not None and not entry["has_weights"]:
-            if load_weights:
-                raise ValueError(
-                    f"No weights have been published for the preset {preset!r}, only its "
-                    "architecture. `load_weights=False` builds it with random weights. "
-                    f"Received: load_weights={load_weights}"
-                )
-            model_class, _ = _REGISTERED[preset]
-            return model_class.from_config({**entry["config"], **kwargs})
-        if entry is not None:
-            directory = preset_files.BUNDLED_PRESETS / entry.get("directory", preset)
-        else:
-            directory = preset_files.locate(preset)
-        if directory is None:
-            raise ValueError(
-                f"Expected the name of a preset of {cls.__name__}, a directory, 'hf://user/repo' "
-                "or 'kaggle://user/model/keras/variation'. Near names: "
-                f"{difflib.get_close_matches(preset, cls.presets)}. All names: "
-                f"{sorted(cls.presets)}. Received: preset={preset!r}"
-            )
-        model_class, config = preset_files.read_config(directory)
-        is_ours = issubclass(model_class, cls)
-        if not is_ours:
-            raise ValueError(
-                f"Expected a preset of {cls.__name__}. Received: preset={preset!r}, which holds "
-                f"a {model_class.__name__}: use {model_class.__name__}.from_preset."
-            )
-        return cls._from_directory(Path(directory), model_class, config, load_weights, **kwargs)
-
-
-class PresetModel(PresetUser, GuardedTrainer, keras.Model):
+class PresetModel(GuardedModel):
     """A functional model that loads from presets and saves to them.
 
     A subclass builds a functional graph in its constructor and hands it to
@@ -174,6 +52,9 @@ class PresetModel(PresetUser, GuardedTrainer, keras.Model):
     ```
     """
 
+    presets = RegisteredPresets()
+    loads_from_presets = True
+
     def __init__(
         self,
         inputs: TensorTree,
@@ -200,7 +81,27 @@ class PresetModel(PresetUser, GuardedTrainer, keras.Model):
         return cls(**{**config, "dtype": keras.dtype_policies.get(config.get("dtype"))})
 
     @classmethod
-    def _from_directory(cls, directory, model_class, config, load_weights, **kwargs):
+    def from_preset(cls, preset: FilePath, load_weights: bool = True, **kwargs: Any) -> Self:
+        """Builds what a preset describes and loads its weights.
+
+        Args:
+            preset: A name in `presets`, a directory, `"hf://user/repo"` or
+                `"kaggle://user/model/keras/variation[/version]"`.
+            load_weights: Whether to load the weights. If `False` they are random.
+            **kwargs: Constructor arguments that take the place of those in the preset's config.
+                `dtype="mixed_bfloat16"` computes in that policy, whatever the weights were
+                trained in.
+
+        Returns:
+            An instance of the preset's class, which is `cls` or a subclass.
+
+        Raises:
+            ValueError: If the preset is unknown, has no weights to load, holds another class,
+                is damaged, or its weights do not fit.
+            FileNotFoundError: If files are missing.
+            ImportError: If the package that downloads is absent.
+        """
+        model_class, config, directory = find_preset(cls, preset, load_weights)
         weights = preset_files.verified_weights(directory) if load_weights else None
         model = model_class.from_config({**config, **kwargs})
         if load_weights:

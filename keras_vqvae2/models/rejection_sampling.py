@@ -13,10 +13,9 @@ import numpy as np
 import tqdm
 from keras import ops
 
-from keras_vqvae2.checks import check_positive
 from keras_vqvae2.hints import Classifier, Tensor
 from keras_vqvae2.image_batches import to_unit_floats
-from keras_vqvae2.models.vqvae2.image_checks import check_images
+from keras_vqvae2.validation import check_images, check_positive
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -103,8 +102,7 @@ def rejection_sample(
 
     An image's score is the probability that a classifier gives to the label the image was made
     for. Only images that are among the best of their label so far are held in memory, and at the
-    end a second time while they are put in order. An interrupt (Ctrl-C) ends the stream; the best
-    of what was scored by then are returned.
+    end a second time while they are put in order.
 
     Args:
         candidates: Iterable of batches `(images, labels)`: floats in `[0, 1]` or uint8, shape
@@ -155,8 +153,7 @@ def best_of_drawn(
     """Rejection sampling with as many candidates for each label as the rate asks for.
 
     Args:
-        draw: Function of labels and the number of the first candidate that makes float32 images;
-            fewer of them where it was interrupted.
+        draw: Function of labels and the number of the first candidate that makes float32 images.
         labels: int32, shape `(N,)`: the labels of the images to return. A label that is asked for
             `m` times gets `ceil(m / acceptance_rate)` candidates; `labels` is gone through again
             and again, past the labels that have theirs.
@@ -187,10 +184,7 @@ def best_of_drawn(
         ) as progress:
             for start in range(0, len(competing), size):
                 part = competing[start : start + size]
-                images = draw(part, start)
-                if len(images) < len(part):
-                    raise KeyboardInterrupt
-                yield images, part
+                yield draw(part, start), part
                 progress.update(len(part))
 
     best = _BestOfEachLabel(keep, np.zeros((0, *image_shape), "float32"))
@@ -215,25 +209,19 @@ def _candidate_labels(labels, keep, acceptance_rate):
 
 
 def _run(best, candidates, classifier, class_indices):
-    """Scores candidates and hands them on, until they or the user's patience end."""
-    try:
-        for images, labels in candidates:
-            images, labels = np.asarray(images), np.asarray(labels)
-            check_images(images, images.shape[-1], 1, "candidates")
-            if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
-                raise ValueError(
-                    f"Expected {len(images)} integer labels. "
-                    f"Received: labels of shape {labels.shape} and dtype {labels.dtype}"
-                )
-            probabilities = _probabilities(classifier, images)
-            outputs = _outputs(labels, class_indices, probabilities.shape[1])
-            best.add(images, labels, probabilities[np.arange(len(images)), outputs])
-    except KeyboardInterrupt:
-        if best.empty is None:
-            raise
-        warnings.warn(f"Interrupted: the best of {best.count} candidates are kept.", stacklevel=3)
-    else:
-        best.warn_of_few()
+    """Scores candidates and hands them on."""
+    for images, labels in candidates:
+        images, labels = np.asarray(images), np.asarray(labels)
+        check_images(images, images.shape[-1], 1, "candidates")
+        if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
+            raise ValueError(
+                f"Expected {len(images)} integer labels. "
+                f"Received: labels of shape {labels.shape} and dtype {labels.dtype}"
+            )
+        probabilities = _probabilities(classifier, images)
+        outputs = _outputs(labels, class_indices, probabilities.shape[1])
+        best.add(images, labels, probabilities[np.arange(len(images)), outputs])
+    best.warn_of_few()
 
 
 def _probabilities(classifier, images):
@@ -322,7 +310,7 @@ class _BestOfEachLabel:
             warnings.warn(
                 f"Expected at least keep={self.keep} candidates of each label. Received: {few}; "
                 "they are all kept",
-                stacklevel=4,
+                stacklevel=3,
             )
 
     def result(self, labels=None):

@@ -1,4 +1,4 @@
-"""What `DataParallel` promises: any number of devices and processes ends like one device."""
+"""What `Replicas` promises: any number of devices and processes ends like one device."""
 
 import importlib.util
 import subprocess
@@ -123,13 +123,13 @@ def test_each_process_encodes_decodes_and_draws_for_itself(tmp_path):
 
 def test_more_devices_than_there_are():
     with pytest.raises(ValueError, match="Received: devices=64"):
-        keras_vqvae2.DataParallel(devices=64)
+        keras_vqvae2.Replicas(devices=64)
     with pytest.raises(ValueError, match="Received: devices=0"):
-        keras_vqvae2.DataParallel(devices=0)
+        keras_vqvae2.Replicas(devices=0)
 
 
 def test_one_device_needs_nothing():
-    parallel = keras_vqvae2.DataParallel()
+    parallel = keras_vqvae2.Replicas()
     assert (parallel.num_replicas, parallel.num_processes) == (1, 1)
     assert parallel.process == {"num_processes": 1, "process_index": 0}
     batches = [np.zeros((2, 4))]

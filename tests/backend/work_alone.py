@@ -11,7 +11,7 @@ import numpy as np
 
 import keras_vqvae2
 
-parallel = keras_vqvae2.DataParallel()
+parallel = keras_vqvae2.Replicas()
 keras.utils.set_random_seed(0)
 with parallel.scope():
     vqvae = keras_vqvae2.VQVAE2((16, 16, 3), hidden_units=8, residual_units=4)

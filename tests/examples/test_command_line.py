@@ -8,7 +8,7 @@ import pytest
 from absl import flags
 from PIL import Image
 
-from keras_vqvae2 import VQVAE2, DataParallel, HierarchicalImageGenerator, PixelSnailPrior
+from keras_vqvae2 import VQVAE2, HierarchicalImageGenerator, PixelSnailPrior, Replicas
 from keras_vqvae2.data import encode_dataset
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -259,7 +259,7 @@ def test_accumulated_batches_are_one_large_batch(
                 *(text.format(folder=folder) for text in arguments),
             ]
         )
-        module.train(DataParallel(1))
+        module.train(Replicas(1))
         model = model_class.from_preset(output / "preset")
         weights.append([keras.ops.convert_to_numpy(v) for v in model.trainable_variables])
     for a, b in zip(*weights, strict=True):

@@ -1,11 +1,11 @@
 import keras
 import numpy as np
 import pytest
+from keras_vqvae2.models.generator_checks import touched
 
 from keras_vqvae2 import VQVAE2, HierarchicalImageGenerator, PixelSnailPrior
 from keras_vqvae2.data import sample_photographs
 from keras_vqvae2.metrics import FrechetDistance, PrecisionRecall
-from keras_vqvae2.models.generator_checks import touched
 
 SMALL = {
     "num_embeddings": 12,

@@ -1,7 +1,6 @@
 import keras
 import numpy as np
 import pytest
-
 from keras_vqvae2.models.source_checks import check_weights, first_batch
 
 ARRAY = np.arange(6)

@@ -1,6 +1,6 @@
 from keras_vqvae2.models.pixelsnail.pixelsnail_presets import PIXELSNAIL_PRESETS
 from keras_vqvae2.models.pixelsnail.pixelsnail_prior import PixelSnailPrior
-from keras_vqvae2.models.preset_model import register_presets
+from keras_vqvae2.models.preset_registry import register_presets
 
 register_presets(PixelSnailPrior, PIXELSNAIL_PRESETS)
 

@@ -1,12 +1,14 @@
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_vqvae2.hints import Config, DTypePolicy, Size, Tensor, TensorTree
+from keras_vqvae2.decoding.steps import Steps
+from keras_vqvae2.hints import Config, DTypePolicy, Size, Tensor
 from keras_vqvae2.layers import CodeConv2D
-from keras_vqvae2.models.checked_training import CheckedTraining
+from keras_vqvae2.models.code_prior import AutoregressivePrior
 from keras_vqvae2.models.pixelsnail.causal_block import CausalBlock
 from keras_vqvae2.models.pixelsnail.layout_map import get_layout_map
 from keras_vqvae2.models.pixelsnail.pixelsnail_layers import (
@@ -15,14 +17,12 @@ from keras_vqvae2.models.pixelsnail.pixelsnail_layers import (
     PositionPlanes,
     RowContext,
 )
-from keras_vqvae2.models.pixelsnail.prior_checks import check_config, check_source
-from keras_vqvae2.models.pixelsnail.prior_metrics import PriorMetrics
-from keras_vqvae2.models.pixelsnail.prior_sampling import PriorSampling
-from keras_vqvae2.models.preset_model import PresetModel
+from keras_vqvae2.models.pixelsnail.pixelsnail_steps import PixelSnailSteps
+from keras_vqvae2.validation import check_positive
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae2")
-class PixelSnailPrior(PriorSampling, PriorMetrics, CheckedTraining, PresetModel):
+class PixelSnailPrior(AutoregressivePrior):
     """The distribution of one level's codes, one after the other, given labels and coarser levels.
 
     ```
@@ -40,20 +40,14 @@ class PixelSnailPrior(PriorSampling, PriorMetrics, CheckedTraining, PresetModel)
     Masked convolutions alone leave a blind spot to the right (`row_context=False` without
     attention).
 
-    The loss is the cross-entropy in nats a code. `fit` and `evaluate` report it as `loss`, and as
-    `bits_per_code` and, with `image_shape`, as `bits_per_dim`: this level's bits over the image's
-    pixels and channels. `fit` adds `gradient_norm` and `skipped_steps`, as `VQVAE2` does: a step
-    that is not finite changes nothing.
-
-    Data are dicts, as `encode_dataset` and `VQVAE2.encode` make them: codes by level, and integers
-    `"label"` if the prior has classes. A prior takes what it needs and leaves the rest.
+    Loss, metrics and data are those of `CodePrior`.
 
     For samples from averaged weights compile with an optimizer that has `use_ema=True`; Keras puts
     the averages in place when `fit` ends.
 
     Args:
         code_shape: `(rows, columns)` of the level.
-        num_embeddings: Positive integer, codes of this and the coarser levels. Defaults to 512.
+        num_embeddings: Positive integer, codes of the level. Defaults to 512.
         level: Name of the level that is modelled.
         condition_factors: Dict from each coarser level that is given to how many times smaller
             its maps are, such as `{"top": 2}`.
@@ -80,6 +74,7 @@ class PixelSnailPrior(PriorSampling, PriorMetrics, CheckedTraining, PresetModel)
         upsampling: `"nearest"`, or `"learned"` for a transposed convolution.
         output_blocks: Non-negative integer, 1x1 residual blocks before the logits. Defaults to 20.
         dropout: Float in `[0, 1)`, in residual blocks and on attention weights. Defaults to 0.1.
+        condition_embeddings: As in `CodePrior`.
         image_shape: None, or `(height, width, channels)` of the images, for `bits_per_dim`.
         codes_fingerprint: None, or `VQVAE2.fingerprint()` of the model whose codes these are.
         gradient_checkpointing: Whether a training step computes causal blocks again for their
@@ -138,6 +133,7 @@ class PixelSnailPrior(PriorSampling, PriorMetrics, CheckedTraining, PresetModel)
         upsampling: str = "nearest",
         output_blocks: int = 20,
         dropout: float = 0.1,
+        condition_embeddings: Mapping[str, int] | None = None,
         image_shape: Sequence[int] | None = None,
         codes_fingerprint: str | None = None,
         gradient_checkpointing: bool = False,
@@ -148,18 +144,20 @@ class PixelSnailPrior(PriorSampling, PriorMetrics, CheckedTraining, PresetModel)
         attention_units = attention_units or max(1, hidden_units // 2)
         if row_context is None:
             row_context = not (attention_heads and attend_to_codes)
-        check_config(
-            code_shape,
-            level,
-            condition_factors,
-            upsampling,
-            num_embeddings=num_embeddings,
+        inputs = self.code_inputs(code_shape, level, condition_factors, num_classes)
+        counts = self.embeddings_of_conditions(
+            condition_factors, condition_embeddings, num_embeddings
+        )
+        check_positive(
             hidden_units=hidden_units,
             residual_units=residual_units,
             num_blocks=num_blocks,
             block_layers=block_layers,
-            num_classes=1 if num_classes is None else num_classes,
         )
+        if upsampling not in ("nearest", "learned"):
+            raise ValueError(
+                f"Expected 'nearest' or 'learned'. Received: upsampling={upsampling!r}"
+            )
 
         # === Layers ===
         dtype = keras.dtype_policies.get(dtype)
@@ -182,7 +180,7 @@ class PixelSnailPrior(PriorSampling, PriorMetrics, CheckedTraining, PresetModel)
         conditioners = {
             name: ConditioningStack(
                 condition_units or hidden_units,
-                num_embeddings,
+                counts[name],
                 factor,
                 condition_blocks,
                 condition_residual_units or residual_units,
@@ -215,12 +213,6 @@ class PixelSnailPrior(PriorSampling, PriorMetrics, CheckedTraining, PresetModel)
         )
 
         # === Functional Model ===
-        inputs = {level: keras.Input(code_shape, dtype="int32", name=level)}
-        for name, factor in condition_factors.items():
-            shape = tuple(size // factor for size in code_shape)
-            inputs[name] = keras.Input(shape, dtype="int32", name=name)
-        if num_classes is not None:
-            inputs["label"] = keras.Input((), dtype="int32", name="label")
         codes, labels = inputs[level], inputs.get("label")
         condition = None
         if conditioners:
@@ -233,14 +225,22 @@ class PixelSnailPrior(PriorSampling, PriorMetrics, CheckedTraining, PresetModel)
         raw = None if embedding is None else embedding(codes)
         for block in blocks:
             x = block(x, x if raw is None else raw, background, condition, labels)
-        super().__init__(inputs=inputs, outputs=output_stack(x), dtype=dtype, **kwargs)
+        super().__init__(
+            inputs,
+            output_stack(x),
+            code_shape,
+            num_embeddings,
+            level,
+            condition_factors,
+            num_classes,
+            condition_embeddings,
+            image_shape,
+            codes_fingerprint,
+            dtype=dtype,
+            **kwargs,
+        )
 
         # === Config ===
-        self.code_shape = code_shape
-        self.num_embeddings = num_embeddings
-        self.level = level
-        self.condition_factors = condition_factors
-        self.num_classes = num_classes
         self.hidden_units = hidden_units
         self.residual_units = residual_units
         self.num_blocks = num_blocks
@@ -259,70 +259,29 @@ class PixelSnailPrior(PriorSampling, PriorMetrics, CheckedTraining, PresetModel)
         self.upsampling = upsampling
         self.output_blocks = output_blocks
         self.dropout = dropout
-        self.image_shape = None if image_shape is None else tuple(image_shape)
-        self.codes_fingerprint = codes_fingerprint
         self.gradient_checkpointing = gradient_checkpointing
 
-        self.input_levels = tuple(inputs)
         self._condition = condition
-        self._make_trackers()
 
     get_layout_map = staticmethod(get_layout_map)
 
-    # === Training ===
+    # === Drawing ===
 
-    def _own(self, batch):
-        """Of a dict of levels and labels, what this prior takes."""
-        return {name: batch[name] for name in self.input_levels}
+    def _steps(self) -> Steps:
+        return PixelSnailSteps(self)
 
-    def call(
-        self, inputs: Mapping[str, Tensor], training: bool | None = None, mask: Tensor | None = None
-    ) -> Tensor:
-        return super().call(self._own(inputs), training=training, mask=mask)
+    def condition_features(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        return self.conditioner(inputs)
 
-    def step_outputs(self, x: Mapping[str, Tensor], training: bool) -> dict[str, Tensor]:
-        return {"logits": self(x, training=training), "codes": x[self.level]}
-
-    def compute_loss(
-        self,
-        x: TensorTree | None = None,
-        y: Tensor | None = None,
-        y_pred: TensorTree = None,
-        sample_weight: Tensor | None = None,
-        training: bool = True,
-    ) -> Tensor:
-        """Cross-entropy in nats a code, mean over batch and positions.
-
-        Args:
-            x: The batch, not used.
-            y: Not used.
-            y_pred: What `step_outputs` returned for the batch.
-            sample_weight: None, or weights of shape `(batch,)`.
-            training: Not used.
-
-        Returns:
-            float32 of shape `()`.
-        """
-        nats = keras.losses.sparse_categorical_crossentropy(
-            y_pred["codes"], y_pred["logits"], from_logits=True
-        )  # (B, H, W)
-        nats = ops.mean(nats, axis=(1, 2))
-        if sample_weight is not None:
-            nats = nats * ops.cast(sample_weight, "float32")
-        return ops.mean(nats) + sum(self.losses)
-
-    def _check_data(self, x, with_loss):
-        check_source(self, x)
-        return self._own(x) if isinstance(x, dict) else x
+    @functools.cached_property
+    def conditioner(self) -> keras.Model:
+        """Model from the coarser levels' codes to their features."""
+        coarser = {name: self.input[name] for name in self.condition_factors}
+        return keras.Model(coarser, self._condition, name="conditioner")
 
     def get_config(self) -> Config:
         return {
             **super().get_config(),
-            "code_shape": list(self.code_shape),
-            "num_embeddings": self.num_embeddings,
-            "level": self.level,
-            "condition_factors": self.condition_factors,
-            "num_classes": self.num_classes,
             "hidden_units": self.hidden_units,
             "residual_units": self.residual_units,
             "num_blocks": self.num_blocks,
@@ -341,7 +300,5 @@ class PixelSnailPrior(PriorSampling, PriorMetrics, CheckedTraining, PresetModel)
             "upsampling": self.upsampling,
             "output_blocks": self.output_blocks,
             "dropout": self.dropout,
-            "image_shape": self.image_shape,
-            "codes_fingerprint": self.codes_fingerprint,
             "gradient_checkpointing": self.gradient_checkpointing,
         }

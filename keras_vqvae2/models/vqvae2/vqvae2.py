@@ -1,26 +1,47 @@
 import functools
+import hashlib
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import keras
+import numpy as np
 from keras import ops
 
-from keras_vqvae2.hints import Config, DTypePolicy, Tensor, TensorTree
-from keras_vqvae2.layers import QuantizerDropout
-from keras_vqvae2.metrics import LPIPSDistance
-from keras_vqvae2.models.checked_training import CheckedTraining
+from keras_vqvae2 import backend
+from keras_vqvae2.hints import Codes, Config, DTypePolicy, Loss, PerLevel, Tensor, TensorTree
+from keras_vqvae2.image_batches import to_numpy, to_unit_floats
+from keras_vqvae2.layers import Quantizer, QuantizerDropout
+from keras_vqvae2.losses import ReconstructionLoss
+from keras_vqvae2.metrics import CodebookPerplexity, CodebookUsage, PeakSignalNoiseRatio
+from keras_vqvae2.models.guarded_model import MeanOfSome, track, track_error
 from keras_vqvae2.models.preset_model import PresetModel
-from keras_vqvae2.models.vqvae2.config_checks import QUANTIZERS, check_config
-from keras_vqvae2.models.vqvae2.image_checks import check_image_shape, check_source, to_unit_range
-from keras_vqvae2.models.vqvae2.levels import level_names
-from keras_vqvae2.models.vqvae2.vqvae2_codes import VQVAE2Codes
-from keras_vqvae2.models.vqvae2.vqvae2_layers import LevelDecoder, LevelEncoder, join, to_pixels
-from keras_vqvae2.models.vqvae2.vqvae2_metrics import VQVAE2Metrics
+from keras_vqvae2.models.vqvae2.levels import check_factors, level_names
+from keras_vqvae2.models.vqvae2.vqvae2_config import (
+    checked_losses,
+    quantizers_of_levels,
+    read_config,
+)
+from keras_vqvae2.models.vqvae2.vqvae2_layers import (
+    LevelDecoder,
+    LevelEncoder,
+    ModelOfImages,
+    join,
+    predict_in_parts,
+    to_pixels,
+)
+from keras_vqvae2.validation import (
+    check_codes,
+    check_image_shape,
+    check_images,
+    check_positive,
+    check_share,
+    first_batch,
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae2")
-class VQVAE2(VQVAE2Codes, VQVAE2Metrics, CheckedTraining, PresetModel):
+class VQVAE2(PresetModel):
     """The hierarchical VQ-VAE: images to a few small maps of codes, and back.
 
     Encoding (the paper's algorithm 1, here for the two levels `top` and `bottom`):
@@ -39,34 +60,40 @@ class VQVAE2(VQVAE2Codes, VQVAE2Metrics, CheckedTraining, PresetModel):
     The loss of a batch is
 
     ```
-    mean((x - x')^2) / data_variance + commitment_cost * sum over levels of mean((h - sg(e))^2)
-        + perceptual_weight * LPIPS(x, x')
+    sum over reconstruction losses of weight * loss(x, x')
+        + sum over levels of the quantizer's loss, such as commitment_cost * mean((h - sg(e))^2)
     ```
 
-    with pixels in `[0, 1]` and means over batch, positions and channels. `data_variance` sets the
-    scale on which `commitment_cost` is measured: 1.0 is the plain squared error, 0.25 the plain
-    squared error of pixels in `[-1, 1]`, the variance of the pixels the normalised error of
-    DeepMind's released example. The last term is not the paper's: it buys reconstructions that
-    look sharper with some squared error, and needs `keras_vqvae2.metrics.LPIPSDistance`.
+    with pixels in `[0, 1]` and means over batch, positions and channels. The paper's only
+    reconstruction loss is the squared error. Its weight `1 / data_variance` sets the scale on which
+    the quantizer's loss is measured: a `data_variance` of 1.0 is the plain squared error, 0.25 the
+    plain squared error of pixels in `[-1, 1]`, the variance of the pixels the normalised error of
+    DeepMind's released example.
 
     A training step whose loss or gradients are not finite changes no weight, no optimizer state and
     no codebook; it is counted as `skipped_steps` (under `mixed_float16` the loss scale halves, as
     it must). `fit` and `evaluate` report `loss`, `reconstruction_error` (mean squared error of
-    pixels in `[0, 1]`), `psnr` in dB, and for each level `commitment_…` (mean squared distance of
-    vector and code), `perplexity_…` and `usage_…` (share of codes in use); `fit` also
-    `gradient_norm`. With a `perceptual_weight` both report `lpips`. Codebook metrics run over the
+    pixels in `[0, 1]`), `psnr` in dB, each reconstruction loss but `squared_error` by its name, and
+    for each level `commitment_…` (mean squared distance of vector and code), `perplexity_…` and
+    `usage_…` (share of codes in use); `fit` also `gradient_norm`. Codebook metrics run over the
     epoch.
 
     Images are floats in `[0, 1]` or uint8, in arrays or any data set Keras takes. `model(images)`
     and `predict` return reconstructions, not clipped. The network is fully convolutional: it takes
-    any image size that `downsampling` divides.
+    any image size that `downsampling` divides. As a layer of a bigger model it adds the quantizers'
+    losses to that model's.
 
     Args:
         image_shape: `(height, width, channels)` of the images it is made for. Defaults to
             `(256, 256, 3)` (paper, ImageNet).
         num_levels: Positive integer. Defaults to 2 (paper, ImageNet; 3 for FFHQ at 1024).
-        num_embeddings: Positive integer, codes a level. Defaults to 512 (paper).
-        embedding_dim: Positive integer, width of a code. Defaults to 64 (paper).
+        quantizer: `layers.Quantizer`, of which each level gets one of its own, made from its
+            config; or a dict from level to one. Defaults to the paper's
+            `VectorQuantizerEMA(num_embeddings, embedding_dim)`.
+        num_embeddings: Positive integer, codes a level of the default quantizer. Defaults to 512
+            (paper).
+        embedding_dim: Positive integer, width of a code of the default quantizer. Defaults to 64
+            (paper).
         hidden_units: Even positive integer, channels of the maps. Defaults to 128 (paper).
         residual_units: Positive integer, channels inside a residual block. Defaults to 64 (paper).
         residual_blocks: Non-negative integer, blocks a stack. Defaults to 2 (paper).
@@ -78,28 +105,29 @@ class VQVAE2(VQVAE2Codes, VQVAE2Metrics, CheckedTraining, PresetModel):
             Defaults to 3 (paper); DeepMind's released example has 4.
         upsample_kernel_size: Positive integer, filter of the transposed convolutions. Defaults to
             4 (paper).
-        commitment_cost: Non-negative float, the paper's beta. Defaults to 0.25 (paper).
-        data_variance: Positive float, divides the reconstruction error. Defaults to 1.0 (the
+        reconstruction_losses: Dict from name to a pair: a `losses.ReconstructionLoss`, or another
+            function from images and reconstructions to float32 of shape `(batch,)`, and its weight,
+            a positive float. Defaults to `{"squared_error": (SquaredError(), 1 / data_variance)}`.
+        data_variance: Positive float, divides the default reconstruction loss. Defaults to 1.0 (the
             paper's loss is plain; its scale of pixels is not published).
-        quantizer: `"ema"` (paper) for `VectorQuantizerEMA` or `"loss"` for `VectorQuantizer`.
-        decay: Float in `[0, 1)`, of the codebooks' moving averages. Defaults to 0.99 (paper).
-        restart_threshold: Float in `[0, 1)`, see `VectorQuantizer`.
-        gradient: `"straight_through"` (paper) or `"rotation"`, see `VectorQuantizer`.
         rectified_skip: Boolean, see `ResidualStack`.
         quantizer_dropout: Float in `[0, 1)`, share of the training images that lose a level's
             codes, for each level but the coarsest; see `QuantizerDropout`. Defaults to 0.0
             (paper). Without it the finest level learns to hold nearly everything, and the coarser
             maps tell a prior little. Training metrics count the images with lost levels too.
-        perceptual_weight: Non-negative float, weight of the perceptual distance. Defaults to 0.0
-            (paper).
-        perceptual_network: `"alexnet"` or `"vgg16"`, see `LPIPSDistance`.
         dtype: Dtype policy of the layers, such as `"mixed_bfloat16"`. Codebooks, losses and
             reconstructions are float32 whatever it is.
         **kwargs: `name` and `trainable`.
 
+    Attributes:
+        levels: Names of the levels, coarse to fine.
+        downsampling: How many times smaller than the image the coarsest map is.
+        quantizers: Dict from level to its quantizer.
+        num_embeddings: Dict from level to its number of codes.
+
     Raises:
         ValueError: If a size is not positive, or `image_shape` is not divided by `downsampling`,
-            or a perceptual distance is asked for of images that it does not take.
+            or a loss is asked for of images that it does not take.
 
     Example:
 
@@ -125,48 +153,47 @@ class VQVAE2(VQVAE2Codes, VQVAE2Metrics, CheckedTraining, PresetModel):
         self,
         image_shape: Sequence[int] = (256, 256, 3),
         num_levels: int = 2,
-        num_embeddings: int = 512,
-        embedding_dim: int = 64,
+        num_embeddings: int | None = None,
+        embedding_dim: int | None = None,
         hidden_units: int = 128,
         residual_units: int = 64,
         residual_blocks: int = 2,
         downsample_factors: Sequence[int] | None = None,
         downsample_kernel_size: int = 3,
         upsample_kernel_size: int = 4,
-        commitment_cost: float = 0.25,
-        data_variance: float = 1.0,
-        quantizer: str = "ema",
-        decay: float = 0.99,
-        restart_threshold: float = 0.1,
-        gradient: str = "straight_through",
+        data_variance: float | None = None,
+        quantizer: PerLevel[Quantizer] | None = None,
+        reconstruction_losses: Mapping[str, tuple[Loss, float]] | None = None,
         rectified_skip: bool = False,
         quantizer_dropout: float = 0.0,
-        perceptual_weight: float = 0.0,
-        perceptual_network: str = "alexnet",
         dtype: DTypePolicy = None,
         **kwargs: Any,
     ) -> None:
         image_shape = tuple(image_shape)
-        factors = check_config(
-            image_shape,
-            downsample_factors,
-            data_variance,
-            quantizer,
-            quantizer_dropout,
-            perceptual_weight,
-            perceptual_network,
+        check_positive(
             num_levels=num_levels,
-            num_embeddings=num_embeddings,
-            embedding_dim=embedding_dim,
             hidden_units=hidden_units,
             residual_units=residual_units,
             downsample_kernel_size=downsample_kernel_size,
             upsample_kernel_size=upsample_kernel_size,
         )
+        if hidden_units % 2:
+            raise ValueError(f"Expected an even number. Received: hidden_units={hidden_units}")
+        check_share("quantizer_dropout", quantizer_dropout)
+        factors = check_factors(downsample_factors, num_levels)
+        if len(image_shape) != 3 or any(int(s) != s or s < 1 for s in image_shape):
+            raise ValueError(
+                "Expected positive integers (height, width, channels). "
+                f"Received: image_shape={image_shape}"
+            )
         levels, channels = level_names(num_levels), image_shape[-1]
+        shape = (None, *image_shape)
+        check_image_shape(shape, channels, math.prod(factors), "image_shape")
+        dtype = keras.dtype_policies.get(dtype)
+        quantizers = quantizers_of_levels(quantizer, levels, num_embeddings, embedding_dim, dtype)
+        losses = checked_losses(reconstruction_losses, data_variance, shape)
 
         # === Layers ===
-        dtype = keras.dtype_policies.get(dtype)
         stack: dict[str, Any] = {
             "hidden_units": hidden_units,
             "residual_units": residual_units,
@@ -174,39 +201,35 @@ class VQVAE2(VQVAE2Codes, VQVAE2Metrics, CheckedTraining, PresetModel):
             "rectified_skip": rectified_skip,
             "dtype": dtype,
         }
-        encoders, to_vectors, quantizers, conditioners, upsamplers = {}, {}, {}, {}, {}
+        encoders, to_vectors, conditioners, upsamplers = {}, {}, {}, {}
+        widths = [quantizers[level].embedding_dim for level in levels]
         for i, level in enumerate(levels):
             encoders[level] = LevelEncoder(
                 factors[i], kernel_size=downsample_kernel_size, name=f"encoder_{level}", **stack
             )
             to_vectors[level] = keras.layers.Conv2D(
-                embedding_dim, 1, dtype=dtype, name=f"to_vectors_{level}"
-            )
-            quantizers[level] = QUANTIZERS[quantizer](
-                num_embeddings,
-                embedding_dim,
-                commitment_cost=commitment_cost,
-                decay=decay,
-                restart_threshold=restart_threshold,
-                gradient=gradient,
+                widths[i],
+                1,
+                data_format="channels_last",
                 dtype=dtype,
-                name=f"quantizer_{level}",
+                name=f"to_vectors_{level}",
             )
             if i == 0:
                 continue
             # What is known from the coarser levels: i maps of codes side by side.
             conditioners[level] = LevelDecoder(
                 factors[i - 1],
-                embedding_dim,
+                widths[i],
                 kernel_size=upsample_kernel_size,
                 name=f"conditioner_{level}",
                 **stack,
             )
             upsamplers[level] = keras.layers.Conv2DTranspose(
-                embedding_dim * i,
+                sum(widths[:i]),
                 upsample_kernel_size * factors[i - 1] // 2,
                 strides=factors[i - 1],
                 padding="same",
+                data_format="channels_last",
                 dtype=dtype,
                 name=f"upsampler_{level}",
             )
@@ -219,13 +242,13 @@ class VQVAE2(VQVAE2Codes, VQVAE2Metrics, CheckedTraining, PresetModel):
         features, x = {}, 2.0 * images - 1.0
         for level in reversed(levels):
             x = features[level] = encoders[level](x)
-        vectors, quantized, codes, losses, known = {}, {}, {}, {}, None
+        vectors, quantized, codes, quantizer_losses, known = {}, {}, {}, {}, None
         for level in levels:
             x = features[level]
             if known is not None:
                 x = ops.concatenate([conditioners[level](known), x], axis=-1)
             vectors[level] = to_vectors[level](x)
-            quantized[level], codes[level], losses[level] = quantizers[level](
+            quantized[level], codes[level], quantizer_losses[level] = quantizers[level](
                 vectors[level], return_loss=True
             )
             new = quantized[level]
@@ -241,30 +264,53 @@ class VQVAE2(VQVAE2Codes, VQVAE2Metrics, CheckedTraining, PresetModel):
         # === Config ===
         self.image_shape = image_shape
         self.num_levels = num_levels
-        self.num_embeddings = num_embeddings
-        self.embedding_dim = embedding_dim
         self.hidden_units = hidden_units
         self.residual_units = residual_units
         self.residual_blocks = residual_blocks
         self.downsample_factors = factors
         self.downsample_kernel_size = downsample_kernel_size
         self.upsample_kernel_size = upsample_kernel_size
-        self.commitment_cost = commitment_cost
-        self.data_variance = data_variance
-        self.quantizer = quantizer
-        self.decay = decay
-        self.restart_threshold = restart_threshold
-        self.gradient = gradient
+        self.reconstruction_losses = losses
         self.rectified_skip = rectified_skip
         self.quantizer_dropout = quantizer_dropout
-        self.perceptual_weight = perceptual_weight
-        self.perceptual_network = perceptual_network
 
         self.levels = levels
         self.downsampling = math.prod(factors)
-        maps = {"vectors": vectors, "quantized": quantized, "codes": codes, "losses": losses}
-        self._graph_tensors = maps
+        self._graph_tensors = {
+            "vectors": vectors,
+            "quantized": quantized,
+            "codes": codes,
+            "quantizer_losses": quantizer_losses,
+        }
         self._make_trackers()
+
+    def _make_trackers(self):
+        super()._make_trackers()
+        self.reconstruction_tracker = MeanOfSome(name="reconstruction_error")
+        self.psnr_tracker = PeakSignalNoiseRatio(name="psnr")
+        self.loss_trackers = {
+            name: MeanOfSome(name=name)
+            for name in self.reconstruction_losses
+            if name != "squared_error"
+        }
+        self.level_trackers = {
+            level: {
+                "commitment": MeanOfSome(name=f"commitment_{level}"),
+                "perplexity": CodebookPerplexity(number, name=f"perplexity_{level}"),
+                "usage": CodebookUsage(number, name=f"usage_{level}"),
+            }
+            for level, number in self.num_embeddings.items()
+        }
+
+    @property
+    def quantizers(self) -> dict[str, Quantizer]:
+        """The quantizer of each level, coarse to fine."""
+        return {level: self.get_layer(f"quantizer_{level}") for level in self.levels}
+
+    @property
+    def num_embeddings(self) -> dict[str, int]:
+        """The number of codes of each level, coarse to fine."""
+        return {level: layer.num_embeddings for level, layer in self.quantizers.items()}
 
     # === Training ===
 
@@ -272,25 +318,25 @@ class VQVAE2(VQVAE2Codes, VQVAE2Metrics, CheckedTraining, PresetModel):
         self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None
     ) -> Tensor:
         check_image_shape(inputs.shape, self.image_shape[-1], self.downsampling, "inputs")
-        return super().call(to_unit_range(inputs), training=training, mask=mask)
+        outputs = self._step_graph(to_unit_floats(inputs), training=training)
+        # For a bigger model that this one is a layer of; its own steps take them from the graph.
+        self.add_loss(sum(outputs["quantizer_losses"].values()))
+        return outputs["reconstruction"]
 
     @functools.cached_property
     def _step_graph(self):
         maps = {name: dict(tensors) for name, tensors in self._graph_tensors.items()}
         return keras.Model(self.input, {**maps, "reconstruction": self.output})
 
-    @functools.cached_property
-    def perceptual_distance(self) -> LPIPSDistance | None:
-        """`LPIPSDistance` of the loss, None without one. Weights are read at the first use."""
-        return LPIPSDistance(self.perceptual_network) if self.perceptual_weight else None
-
     def step_outputs(self, x: Tensor, training: bool) -> TensorTree:
         """The forward pass of a training step, with all that the loss and the metrics look at."""
-        images = to_unit_range(ops.convert_to_tensor(x))
-        outputs = {**self._step_graph(images, training=training), "images": images}
-        if self.perceptual_distance is not None:
-            outputs["lpips"] = self.perceptual_distance(images, outputs["reconstruction"])
-        return outputs
+        images = to_unit_floats(ops.convert_to_tensor(x))
+        outputs = self._step_graph(images, training=training)
+        reconstruction_losses = {
+            name: loss(images, outputs["reconstruction"])
+            for name, (loss, _) in self.reconstruction_losses.items()
+        }
+        return {**outputs, "images": images, "reconstruction_losses": reconstruction_losses}
 
     def compute_loss(
         self,
@@ -306,49 +352,193 @@ class VQVAE2(VQVAE2Codes, VQVAE2Metrics, CheckedTraining, PresetModel):
             x: The batch, not used.
             y: Labels, not used.
             y_pred: What `step_outputs` returned for the batch.
-            sample_weight: None, or weights of shape `(batch,)` for the reconstruction errors and
-                perceptual distances.
+            sample_weight: None, or weights of shape `(batch,)` for the reconstruction losses.
             training: Not used.
 
         Returns:
             float32 of shape `()`.
         """
-        error = ops.square(y_pred["images"] - y_pred["reconstruction"])
-        error = ops.mean(ops.cast(error, "float32"), axis=(1, 2, 3))  # (batch,)
-        error = error / self.data_variance
-        if self.perceptual_weight:
-            error = error + self.perceptual_weight * y_pred["lpips"]
+        error = sum(
+            weight * ops.cast(y_pred["reconstruction_losses"][name], "float32")
+            for name, (_, weight) in self.reconstruction_losses.items()
+        )  # (batch,)
         if sample_weight is not None:
             error = error * ops.cast(sample_weight, "float32")
-        return ops.mean(error) + sum(y_pred["losses"].values())
+        return ops.mean(error) + sum(y_pred["quantizer_losses"].values())
+
+    def update_step_metrics(
+        self, x: Tensor, outputs: TensorTree, loss: Tensor, weight: Tensor
+    ) -> None:
+        super().update_step_metrics(x, outputs, loss, weight)
+        images, reconstruction = outputs["images"], outputs["reconstruction"]
+        track_error(self.reconstruction_tracker, images, reconstruction, weight)
+        self.psnr_tracker.update_state(images, reconstruction, sample_weight=weight)
+        for name, tracker in self.loss_trackers.items():
+            track(tracker, outputs["reconstruction_losses"][name], weight)
+        for level, trackers in self.level_trackers.items():
+            vectors, quantized = outputs["vectors"][level], outputs["quantized"][level]
+            track_error(trackers["commitment"], vectors, quantized, weight)
+            trackers["perplexity"].update_state(outputs["codes"][level], sample_weight=weight)
+            trackers["usage"].update_state(outputs["codes"][level], sample_weight=weight)
 
     def _check_data(self, x, with_loss):
-        check_source(x, self.image_shape[-1], self.downsampling)
-        if with_loss:
-            _ = self.perceptual_distance  # reads its weights, or says what to install
+        images, x = first_batch(x)
+        if isinstance(images, dict):
+            raise ValueError(f"Expected images. Received: x, a dict with the keys {tuple(images)}")
+        if images is not None:
+            check_images(images, self.image_shape[-1], self.downsampling, "x")
+        for loss, _ in self.reconstruction_losses.values() if with_loss else ():
+            if isinstance(loss, ReconstructionLoss):
+                loss.prepare()
         return x
 
+    # === Codes ===
+
+    @functools.cached_property
+    def encoder(self) -> keras.Model:
+        """Model from images, floats in `[0, 1]` or uint8, to the dict of code maps."""
+        return ModelOfImages(self.input, dict(self._graph_tensors["codes"]), name="encoder")
+
+    @functools.cached_property
+    def decoder(self) -> keras.Model:
+        """Model from the dict of code maps (-1: unknown) to images, not clipped."""
+        maps = {
+            level: keras.Input((None, None), dtype="int32", name=level) for level in self.levels
+        }
+        known = None
+        for level, codes in maps.items():
+            quantized = self.quantizers[level](codes, reverse=True)
+            upsampler = None if known is None else self.get_layer(f"upsampler_{level}")
+            known = join(known, quantized, upsampler)
+        pixels = to_pixels(self.get_layer("pixel_decoder")(known))
+        return keras.Model(maps, pixels, name="decoder")
+
+    def encode(self, images: Tensor, batch_size: int = 32, verbose: int = 0) -> Codes:
+        """Encodes images.
+
+        Args:
+            images: Array of shape `(N, H, W, C)`, floats in `[0, 1]` or uint8.
+            batch_size: Positive integer, images at a time.
+            verbose: 1 shows a progress bar.
+
+        Returns:
+            Dict from level to int32 codes, coarse to fine: for the paper's model at 256x256
+            `{"top": (N, 32, 32), "bottom": (N, 64, 64)}`.
+
+        Raises:
+            ValueError: If sizes, channels, dtype or range of the images do not fit.
+        """
+        images = to_numpy(images)
+        check_images(images, self.image_shape[-1], self.downsampling)
+        backend.sync_training_state(self)
+        codes = predict_in_parts(self.encoder, images, batch_size, verbose)
+        return {level: codes[level] for level in self.levels}
+
+    def decode(
+        self, codes: Mapping[str, Tensor], batch_size: int = 32, verbose: int = 0
+    ) -> np.ndarray:
+        """Decodes maps of codes.
+
+        Args:
+            codes: Dict from level to integer codes, as `encode` returns it. Levels that are left
+                out are filled with their mean code: `decode({"top": …})` shows what the top
+                level alone holds.
+            batch_size: Positive integer, images at a time.
+            verbose: 1 shows a progress bar.
+
+        Returns:
+            float32 images in `[0, 1]`, shape `(N, H, W, C)`.
+
+        Raises:
+            ValueError: If a level is not one of the model's, sizes do not fit each other, or a code
+                is not in `[0, num_embeddings)`.
+        """
+        whole = self._whole_codes(codes)
+        backend.sync_training_state(self)
+        images = predict_in_parts(self.decoder, whole, batch_size, verbose)
+        return np.clip(images, 0.0, 1.0)
+
+    def _whole_codes(self, codes):
+        """Checked maps of all levels, with -1 for those that are left out."""
+        unit = self.code_shapes((self.downsampling, self.downsampling))
+        if not codes or not set(codes) <= set(unit):
+            raise ValueError(
+                f"Expected a dict of code maps for some of the levels {self.levels}. "
+                f"Received: codes for {tuple(codes)}"
+            )
+        known = {
+            level: check_codes(value, self.num_embeddings[level], argument=f"codes[{level!r}]")
+            for level, value in codes.items()
+        }
+        sizes = {
+            (len(value), value.shape[1] / unit[level][0], value.shape[2] / unit[level][1])
+            for level, value in known.items()
+        }
+        if len(sizes) > 1:
+            received = {level: value.shape for level, value in known.items()}
+            raise ValueError(
+                f"Expected maps of one image size: (rows, columns) a multiple of {unit}. "
+                f"Received: codes of shapes {received}"
+            )
+        batch, rows, columns = sizes.pop()
+        return {
+            level: known.get(
+                level, np.full((batch, round(rows * h), round(columns * w)), -1)
+            ).astype("int32")
+            for level, (h, w) in unit.items()
+        }
+
+    def code_shapes(self, image_size: Sequence[int] | None = None) -> dict[str, tuple[int, int]]:
+        """Sizes of the code maps.
+
+        Args:
+            image_size: `(height, width)` of the images; those of `image_shape` by default.
+
+        Returns:
+            Dict from level to `(rows, columns)`, coarse to fine.
+        """
+        height, width = image_size or self.image_shape[:2]
+        shapes = {}
+        for i, level in enumerate(self.levels):
+            factor = math.prod(self.downsample_factors[i:])
+            shapes[level] = (height // factor, width // factor)
+        return shapes
+
+    def fingerprint(self) -> str:
+        """A name for what this model's codes mean: equal weights, equal fingerprint.
+
+        Returns:
+            String of 16 hexadecimal digits, of a hash of all weights.
+        """
+        backend.sync_training_state(self)
+        digest = hashlib.sha256()
+        for variable in self.weights:
+            digest.update(np.ascontiguousarray(ops.convert_to_numpy(variable)).tobytes())
+        return digest.hexdigest()[:16]
+
+    # === Config ===
+
     def get_config(self) -> Config:
+        serialize = keras.saving.serialize_keras_object
         return {
             **super().get_config(),
             "image_shape": list(self.image_shape),
             "num_levels": self.num_levels,
-            "num_embeddings": self.num_embeddings,
-            "embedding_dim": self.embedding_dim,
             "hidden_units": self.hidden_units,
             "residual_units": self.residual_units,
             "residual_blocks": self.residual_blocks,
             "downsample_factors": list(self.downsample_factors),
             "downsample_kernel_size": self.downsample_kernel_size,
             "upsample_kernel_size": self.upsample_kernel_size,
-            "commitment_cost": self.commitment_cost,
-            "data_variance": self.data_variance,
-            "quantizer": self.quantizer,
-            "decay": self.decay,
-            "restart_threshold": self.restart_threshold,
-            "gradient": self.gradient,
+            "quantizer": {level: serialize(layer) for level, layer in self.quantizers.items()},
+            "reconstruction_losses": {
+                name: [serialize(loss), weight]
+                for name, (loss, weight) in self.reconstruction_losses.items()
+            },
             "rectified_skip": self.rectified_skip,
             "quantizer_dropout": self.quantizer_dropout,
-            "perceptual_weight": self.perceptual_weight,
-            "perceptual_network": self.perceptual_network,
         }
+
+    @classmethod
+    def from_config(cls, config: Config) -> Self:
+        return super().from_config(read_config(config))

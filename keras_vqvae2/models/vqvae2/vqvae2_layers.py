@@ -4,9 +4,12 @@ import math
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
-from keras_vqvae2.hints import Config, Shape, Tensor
+from keras_vqvae2 import backend
+from keras_vqvae2.hints import Config, Shape, Tensor, TensorTree
+from keras_vqvae2.image_batches import to_unit_floats
 from keras_vqvae2.layers import ResidualStack
 
 
@@ -50,13 +53,16 @@ class LevelEncoder(keras.layers.Layer):
                 kernel_size,
                 strides=2,
                 padding="same",
+                data_format="channels_last",
                 activation="relu",
                 dtype=dtype,
                 name=f"strided_{i}",
             )
             for i in range(int(math.log2(factor)))
         ]
-        self.conv = keras.layers.Conv2D(hidden_units, 3, padding="same", dtype=dtype, name="conv")
+        self.conv = keras.layers.Conv2D(
+            hidden_units, 3, padding="same", data_format="channels_last", dtype=dtype, name="conv"
+        )
         self.residual_stack = ResidualStack(
             residual_units, residual_blocks, rectified_skip, dtype=dtype, name="residual_stack"
         )
@@ -126,7 +132,9 @@ class LevelDecoder(keras.layers.Layer):
         self.kernel_size = kernel_size
         self.rectified_skip = rectified_skip
         dtype = self.dtype_policy
-        self.conv = keras.layers.Conv2D(hidden_units, 3, padding="same", dtype=dtype, name="conv")
+        self.conv = keras.layers.Conv2D(
+            hidden_units, 3, padding="same", data_format="channels_last", dtype=dtype, name="conv"
+        )
         self.residual_stack = ResidualStack(
             residual_units, residual_blocks, rectified_skip, dtype=dtype, name="residual_stack"
         )
@@ -138,6 +146,7 @@ class LevelDecoder(keras.layers.Layer):
                 kernel_size,
                 strides=2,
                 padding="same",
+                data_format="channels_last",
                 activation=activation,
                 dtype=dtype,
                 name=f"strided_{i}",
@@ -187,3 +196,25 @@ def join(known: Tensor | None, quantized: Tensor, upsampler: keras.layers.Layer 
     if upsampler is None:
         return quantized
     return ops.concatenate([upsampler(known), quantized], axis=-1)
+
+
+class ModelOfImages(keras.Model):
+    """A functional model that scales integer pixels, as `VQVAE2` does."""
+
+    def call(self, inputs: Tensor, training: bool | None = None, mask: Any = None) -> TensorTree:
+        return super().call(to_unit_floats(inputs), training=training, mask=mask)
+
+
+def predict_in_parts(
+    model: keras.Model, inputs: TensorTree, batch_size: int, verbose: int
+) -> TensorTree:
+    """`model.predict`, of any number of examples on any number of devices that share a batch."""
+    multiple = backend.batch_multiple()
+    count = len(keras.tree.flatten(inputs)[0])
+    padding = -count % multiple
+    if padding:
+        repeated = np.minimum(np.arange(count + padding), count - 1)
+        inputs = keras.tree.map_structure(lambda x: x[repeated], inputs)
+    batch_size = -(-batch_size // multiple) * multiple
+    outputs = model.predict(inputs, batch_size=batch_size, verbose=verbose)
+    return keras.tree.map_structure(lambda x: x[:count], outputs)

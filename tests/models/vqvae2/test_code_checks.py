@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-
 from keras_vqvae2.models.vqvae2.code_checks import complete_codes
 
 UNIT = {"top": (1, 1), "bottom": (2, 2)}

@@ -1,7 +1,6 @@
 import keras
 import numpy as np
 import pytest
-
 from keras_vqvae2.models.vqvae2.image_checks import check_source
 
 tf = pytest.importorskip("tensorflow")

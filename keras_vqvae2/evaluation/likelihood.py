@@ -1,20 +1,17 @@
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import keras
 import numpy as np
-from keras import ops
 
-from keras_vqvae2.checks import check_positive
 from keras_vqvae2.hints import Dataset, Tensor
-
-if TYPE_CHECKING:
-    from keras_vqvae2.models.image_generator import HierarchicalImageGenerator
+from keras_vqvae2.image_batches import to_numpy
+from keras_vqvae2.models.image_generator import HierarchicalImageGenerator
+from keras_vqvae2.validation import check_codes, check_positive
 
 
 def evaluate_likelihood(
-    generator: "HierarchicalImageGenerator",
+    generator: HierarchicalImageGenerator,
     data: Tensor | Dataset,
     labels: Tensor | None = None,
     train_codes: Mapping[str, Tensor] | None = None,
@@ -48,7 +45,8 @@ def evaluate_likelihood(
         `bits_per_dim`, that in bits over the image's pixels and channels.
 
     Raises:
-        ValueError: If there is no data, or labels, images or codes do not fit the generator.
+        ValueError: If there is no data, or labels, images or codes do not fit the generator, or a
+            prior has no exact likelihood.
 
     Example:
 
@@ -63,7 +61,7 @@ def evaluate_likelihood(
     )
     generator = keras_vqvae2.HierarchicalImageGenerator(vqvae, [prior])
     images = np.random.default_rng(0).uniform(size=(4, 16, 16, 3))
-    measured = keras_vqvae2.metrics.evaluate_likelihood(generator, images)
+    measured = keras_vqvae2.evaluation.evaluate_likelihood(generator, images)
     print(round(measured["levels"]["bottom"]["uniform"], 3))  # 6.238
     ```
 
@@ -86,11 +84,13 @@ def evaluate_likelihood(
     count = 0
     for codes, wanted in _code_batches(generator, data, labels, batch_size):
         for level, prior in priors.items():
-            logits = prior.predict(codes, batch_size=batch_size, verbose=0)
-            each = keras.losses.sparse_categorical_crossentropy(
-                codes[level], ops.convert_to_tensor(logits), from_logits=True
-            )  # (B, rows, columns)
-            nats[level] += float(ops.convert_to_numpy(each)[:wanted].sum(dtype="float64"))
+            each = prior.nats(codes, batch_size)  # (B, rows, columns)
+            if each is None:
+                raise ValueError(
+                    "Expected priors that have an exact likelihood. "
+                    f"Received: {type(prior).__name__} of {level!r}, which has none"
+                )
+            nats[level] += float(each[:wanted].sum(dtype="float64"))
             if tables:
                 baseline[level] += _table_nats(tables[level], codes[level][:wanted])
         count += wanted
@@ -135,7 +135,7 @@ def position_nats(train_codes: Tensor, codes: Tensor, num_embeddings: int) -> fl
 
     ```python
     import numpy as np
-    from keras_vqvae2.metrics.likelihood import position_nats
+    from keras_vqvae2.evaluation.likelihood import position_nats
 
     codes = np.zeros((6, 1, 1), "int32")
     print(round(position_nats(codes, codes, num_embeddings=2), 4))  # -log(7 / 8) = 0.1335
@@ -147,7 +147,7 @@ def position_nats(train_codes: Tensor, codes: Tensor, num_embeddings: int) -> fl
 
 def _position_table(codes, num_embeddings):
     """Nats of every code at every position, shape `(rows, columns, num_embeddings)`."""
-    codes = _as_codes(codes, num_embeddings)
+    codes = check_codes(codes, num_embeddings)
     counts = np.ones((*codes.shape[1:], num_embeddings))
     rows, columns = np.indices(codes.shape[1:])
     for one in codes:
@@ -157,26 +157,9 @@ def _position_table(codes, num_embeddings):
 
 def _table_nats(table, codes):
     """Sum over all codes of their nats."""
-    codes = _as_codes(codes, table.shape[-1], table.shape[:2])
+    codes = check_codes(codes, table.shape[-1], table.shape[:2])
     rows, columns = np.indices(codes.shape[1:])
     return float(table[rows, columns, codes].sum())
-
-
-def _as_codes(codes, num_embeddings, shape=None):
-    codes = np.asarray(codes)
-    fits = codes.ndim == 3 and codes.size and codes.dtype.kind in "iu"
-    if not fits or shape not in (None, codes.shape[1:]):
-        rows, columns = shape or ("rows", "columns")
-        raise ValueError(
-            f"Expected integer codes of shape (N, {rows}, {columns}), at least one map. "
-            f"Received: shape {codes.shape}, dtype {codes.dtype}"
-        )
-    if codes.min() < 0 or codes.max() >= num_embeddings:
-        raise ValueError(
-            f"Expected codes in [0, {num_embeddings}). Received: from {codes.min()} to "
-            f"{codes.max()}"
-        )
-    return codes
 
 
 def _code_batches(generator, data, labels, batch_size):
@@ -190,11 +173,11 @@ def _code_batches(generator, data, labels, batch_size):
     for batch, wanted in batches:
         batch, labels = batch if isinstance(batch, (tuple, list)) else (batch, None)
         if isinstance(batch, dict):
-            codes = {name: ops.convert_to_numpy(value) for name, value in batch.items()}
+            codes = {name: to_numpy(value) for name, value in batch.items()}
         else:
             codes = generator.vqvae.encode(batch, batch_size=len(batch))
         if labels is not None:
-            codes["label"] = ops.convert_to_numpy(labels)
+            codes["label"] = to_numpy(labels)
         if generator.num_classes and "label" not in codes:
             raise ValueError(f"Expected labels below {generator.num_classes}. Received: none")
         yield codes, wanted or len(next(iter(codes.values())))

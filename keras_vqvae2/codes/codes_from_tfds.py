@@ -1,5 +1,5 @@
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -7,9 +7,7 @@ from keras_vqvae2.data import grain_pipeline
 from keras_vqvae2.data.optional_imports import import_tensorflow, import_tfds
 from keras_vqvae2.data.pipeline import Options, check_engine, positions
 from keras_vqvae2.hints import Dataset, FilePath
-
-if TYPE_CHECKING:
-    from keras_vqvae2.models.vqvae2 import VQVAE2
+from keras_vqvae2.models.vqvae2 import VQVAE2
 
 OPTIONS = ("shuffle", "seed", "repeat", "start_step", "drop_remainder")
 OPTIONS += ("num_processes", "process_index")
@@ -20,7 +18,7 @@ def codes_from_tfds(
     batch_size: int = 32,
     *,
     split: str = "train",
-    vqvae: "VQVAE2 | str | None" = None,
+    vqvae: VQVAE2 | str | None = None,
     engine: str = "tf.data",
     **options: Any,
 ) -> Dataset:
@@ -82,7 +80,7 @@ def codes_from_tfds(
     return places.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
-def open_code_dataset(directory: FilePath, vqvae: "VQVAE2 | str | None" = None) -> Any:
+def open_code_dataset(directory: FilePath, vqvae: VQVAE2 | str | None = None) -> Any:
     """The TFDS builder of a data set of codes, checked to be one, and the model's.
 
     Args:

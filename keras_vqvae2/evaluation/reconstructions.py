@@ -1,5 +1,4 @@
 import math
-from typing import TYPE_CHECKING
 
 import keras
 
@@ -10,13 +9,11 @@ from keras_vqvae2.metrics.codebook_usage import CodebookUsage
 from keras_vqvae2.metrics.lpips import LPIPS
 from keras_vqvae2.metrics.peak_signal_noise_ratio import PeakSignalNoiseRatio
 from keras_vqvae2.metrics.structural_similarity import StructuralSimilarity
-
-if TYPE_CHECKING:
-    from keras_vqvae2.models.vqvae2 import VQVAE2
+from keras_vqvae2.models.vqvae2 import VQVAE2
 
 
 def evaluate_reconstructions(
-    vqvae: "VQVAE2", images: Tensor | Dataset, perceptual_network: str | None = "alexnet"
+    vqvae: VQVAE2, images: Tensor | Dataset, perceptual_network: str | None = "alexnet"
 ) -> dict[str, float]:
     """Measures what a `VQVAE2` keeps of images.
 
@@ -43,7 +40,7 @@ def evaluate_reconstructions(
 
     vqvae = keras_vqvae2.VQVAE2((32, 32, 3), hidden_units=8, residual_units=4)
     images = np.random.default_rng(0).uniform(size=(4, 32, 32, 3))
-    measured = keras_vqvae2.metrics.evaluate_reconstructions(vqvae, images)
+    measured = keras_vqvae2.evaluation.evaluate_reconstructions(vqvae, images)
     print(round(measured["bits_per_pixel"], 2))  # 0.7
     ```
     """
@@ -55,9 +52,9 @@ def evaluate_reconstructions(
         of_images["lpips"] = LPIPS(perceptual_network)
     of_upper_levels = {f"psnr_{level}": PeakSignalNoiseRatio() for level in vqvae.levels[:-1]}
     of_codes = {
-        f"{name}_{level}": metric(vqvae.num_embeddings)
+        f"{name}_{level}": metric(count)
         for name, metric in (("perplexity", CodebookPerplexity), ("usage", CodebookUsage))
-        for level in vqvae.levels
+        for level, count in vqvae.num_embeddings.items()
     }
     count = 0
     for batch in image_batches(images, 64):
@@ -72,7 +69,10 @@ def evaluate_reconstructions(
         for name, metric in of_codes.items():
             metric.update_state(codes[name.split("_", 1)[1]])
         count += len(batch)
-        bits = sum(values[0].size for values in codes.values()) * math.log2(vqvae.num_embeddings)
+        bits = sum(
+            values[0].size * math.log2(vqvae.num_embeddings[level])
+            for level, values in codes.items()
+        )
         bits_per_pixel = bits / math.prod(batch.shape[1:3])
     if not count:
         raise ValueError("Expected images. Received: an empty source")

@@ -1,11 +1,11 @@
 from contextlib import AbstractContextManager
 
 from keras_vqvae2 import backend
-from keras_vqvae2.checks import check_positive
 from keras_vqvae2.hints import Dataset
+from keras_vqvae2.validation import check_positive
 
 
-class DataParallel:
+class Replicas:
     """Trains models as replicas on several devices, of one process or of several.
 
     What the backends call `keras.distribution` (JAX), `tf.distribute` (TensorFlow) and
@@ -37,7 +37,7 @@ class DataParallel:
     import numpy as np
     import keras_vqvae2
 
-    parallel = keras_vqvae2.DataParallel()
+    parallel = keras_vqvae2.Replicas()
     photographs = np.random.default_rng(0).integers(256, size=(8, 16, 16, 3), dtype="uint8")
     images = keras_vqvae2.data.images_from_arrays(
         photographs, batch_size=4, shuffle=True, repeat=True, **parallel.process

@@ -5,7 +5,7 @@ import pytest
 from keras import ops
 
 from keras_vqvae2 import VQVAE2, HierarchicalImageGenerator, PixelSnailPrior
-from keras_vqvae2.metrics.likelihood import evaluate_likelihood, position_nats
+from keras_vqvae2.evaluation.likelihood import evaluate_likelihood, position_nats
 
 
 def prior(level, code_shape, **changes):

@@ -7,12 +7,12 @@ from keras import ops
 
 from keras_vqvae2.data import class_names, images_from_arrays, images_from_folder
 from keras_vqvae2.data.image_folder import list_images
-from keras_vqvae2.hints import Dataset, FilePath, Tensor
-from keras_vqvae2.metrics.classifier_protocol import (
+from keras_vqvae2.evaluation.classifier_protocol import (
     ClassifierProtocol,
     StepwiseDecay,
     import_keras_cv,
 )
+from keras_vqvae2.hints import Dataset, FilePath, Tensor
 
 
 def classification_accuracy_score(
@@ -59,7 +59,7 @@ def classification_accuracy_score(
     ```python
     import keras
     import numpy as np
-    from keras_vqvae2.metrics import ClassifierProtocol, classification_accuracy_score
+    from keras_vqvae2.evaluation import ClassifierProtocol, classification_accuracy_score
 
     def build(image_shape, num_classes):
         x = inputs = keras.Input(image_shape)

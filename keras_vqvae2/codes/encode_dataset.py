@@ -4,19 +4,16 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import tqdm
 
-from keras_vqvae2.checks import check_positive
-from keras_vqvae2.data.batch_source import BatchSource
+from keras_vqvae2.codes.batch_source import BatchSource
 from keras_vqvae2.data.optional_imports import import_tensorflow, import_tfds
 from keras_vqvae2.files import replacing
 from keras_vqvae2.hints import Dataset, FilePath, Tensor
-
-if TYPE_CHECKING:
-    from keras_vqvae2.models.vqvae2 import VQVAE2
+from keras_vqvae2.models.vqvae2 import VQVAE2
+from keras_vqvae2.validation import check_positive
 
 SHARD_NAME = "{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}"
 SETTINGS_FILE = "encoding.json"
@@ -25,7 +22,7 @@ ENDLESS = 2**40  # shards of a source whose size is not known
 
 
 def encode_dataset(
-    vqvae: "VQVAE2",
+    vqvae: VQVAE2,
     images: Tensor | Dataset | Callable[..., Dataset],
     directory: FilePath,
     split: str = "train",
@@ -92,8 +89,8 @@ def encode_dataset(
     vqvae = keras_vqvae2.VQVAE2((16, 16, 3), hidden_units=8, residual_units=4)
     photographs = np.random.default_rng(0).integers(256, size=(6, 16, 16, 3), dtype="uint8")
     images = keras_vqvae2.data.images_from_arrays(photographs, batch_size=4, labels=[0, 1] * 3)
-    keras_vqvae2.data.encode_dataset(vqvae, images, "codes", flips=True, verbose=0)
-    codes = keras_vqvae2.data.codes_from_tfds("codes", batch_size=12)
+    keras_vqvae2.codes.encode_dataset(vqvae, images, "codes", flips=True, verbose=0)
+    codes = keras_vqvae2.codes.codes_from_tfds("codes", batch_size=12)
     print(next(iter(codes))["bottom"].shape)  # (12, 4, 4)
     ```
 
@@ -215,7 +212,9 @@ def _finished_splits(tfds, directory, fingerprint):
 
 def _features(tfds, vqvae, image_size, has_labels, class_names):
     features = {
-        level: tfds.features.Tensor(shape=shape, dtype=smallest_integer(vqvae.num_embeddings))
+        level: tfds.features.Tensor(
+            shape=shape, dtype=smallest_integer(vqvae.num_embeddings[level])
+        )
         for level, shape in vqvae.code_shapes(image_size).items()
     }
     features["image_id"] = tfds.features.Scalar(np.int64)
@@ -234,11 +233,11 @@ def smallest_integer(num_embeddings: int) -> type[np.generic]:
 
 def _examples(vqvae, source, start, stop):
     """Yields the examples from `start` to `stop`; batches are those of the source, always."""
-    dtype = smallest_integer(vqvae.num_embeddings)
+    dtypes = {level: smallest_integer(count) for level, count in vqvae.num_embeddings.items()}
     for position, image_id, flipped, pixels, labels in source.read(start, stop):
         count = len(pixels)
         codes = vqvae.encode(pixels[:, :, ::-1] if flipped else pixels, count)
-        codes = {level: value.astype(dtype) for level, value in codes.items()}
+        codes = {level: value.astype(dtypes[level]) for level, value in codes.items()}
         for i in range(max(0, start - position), min(count, stop - position)):
             example = {level: value[i] for level, value in codes.items()}
             example |= {"image_id": image_id + i, "flipped": flipped}

@@ -6,13 +6,13 @@ import pytest
 from PIL import Image
 
 from keras_vqvae2.data import images_from_arrays
-from keras_vqvae2.metrics.classification_accuracy import (
+from keras_vqvae2.evaluation.classification_accuracy import (
     _accuracies,
     _test_batches,
     _training_batches,
     classification_accuracy_score,
 )
-from keras_vqvae2.metrics.classifier_protocol import (
+from keras_vqvae2.evaluation.classifier_protocol import (
     ClassifierProtocol,
     StepwiseDecay,
     build_resnet50,

@@ -245,7 +245,7 @@ def test_ten_kilobytes_hold_a_photograph_of_256x256(rng):
     # Shard files end on blocks of 64 KiB; the examples are what counts.
     import tensorflow_datasets as tfds
 
-    from keras_vqvae2.data.encode_dataset import _features
+    from keras_vqvae2.codes.encode_dataset import _features
 
     vqvae = small(num_embeddings=512)
     features = _features(tfds, vqvae, (256, 256), True, None)

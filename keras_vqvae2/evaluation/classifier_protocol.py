@@ -7,8 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_vqvae2.checks import check_positive
 from keras_vqvae2.hints import Config, Tensor
+from keras_vqvae2.validation import check_positive
 
 
 def build_small_resnet(image_shape: Sequence[int], num_classes: int) -> keras.Model:
@@ -72,7 +72,7 @@ class ClassifierProtocol:
 
     ```python
     import dataclasses
-    from keras_vqvae2.metrics import ClassifierProtocol
+    from keras_vqvae2.evaluation import ClassifierProtocol
 
     protocol = ClassifierProtocol(epochs=10)
     print(dataclasses.replace(protocol, image_size=112).epochs)  # 10
@@ -116,7 +116,7 @@ def resnet50_imagenet_protocol() -> ClassifierProtocol:
     Example:
 
     ```python
-    from keras_vqvae2.metrics import resnet50_imagenet_protocol
+    from keras_vqvae2.evaluation import resnet50_imagenet_protocol
 
     print(resnet50_imagenet_protocol().epochs)  # 90
     ```

@@ -1,0 +1,51 @@
+"""What the guarded updates of the three backends share."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import keras
+from keras import ops
+
+from keras_vqvae2.hints import Tensor, TensorTree
+
+# A forward pass: `(loss, outputs)`, the loss of shape `()`.
+Forward: TypeAlias = Callable[[], tuple[Tensor, TensorTree]]
+
+
+class Update(NamedTuple):
+    """What `guarded_update` has done.
+
+    Attributes:
+        loss: float32 of shape `()`.
+        outputs: What the forward pass returned beside it.
+        gradient_norm: Euclidean norm of all gradients of the unscaled loss, of shape `()`.
+        finite: Boolean of shape `()`: whether loss and gradients were finite on every replica, so
+            that anything was changed.
+    """
+
+    loss: Tensor
+    outputs: TensorTree
+    gradient_norm: Tensor
+    finite: Tensor
+
+
+def scales_loss(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Whether the optimizer scales the loss, and so skips steps that overflow itself."""
+    return isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+
+
+def gradient_norm(
+    optimizer: keras.optimizers.Optimizer, gradients: Sequence[Tensor | None]
+) -> Tensor:
+    """Euclidean norm over all gradients of the unscaled loss, float32 of shape `()`."""
+    squares = [ops.sum(ops.square(ops.cast(g, "float32"))) for g in gradients if g is not None]
+    norm = ops.sqrt(sum(squares, ops.zeros(())))
+    # scale_loss multiplies by the current scale, so it also tells it.
+    return norm / optimizer.scale_loss(ops.ones(())) if scales_loss(optimizer) else norm
+
+
+def poison(gradients: Sequence[Tensor | None], finite: Tensor) -> list[Any]:
+    """Gradients that are NaN unless `finite`, for an optimizer that skips such steps itself."""
+    return [
+        g if g is None else ops.where(finite, g, ops.full_like(g, float("nan"))) for g in gradients
+    ]

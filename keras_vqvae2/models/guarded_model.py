@@ -1,0 +1,240 @@
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_vqvae2 import backend
+from keras_vqvae2.backend.guarded import Update
+from keras_vqvae2.hints import Config, Dataset, Tensor, TensorTree
+from keras_vqvae2.validation import bind_arguments
+
+
+class GuardedModel(keras.Model):
+    """A model whose training steps change nothing where a batch is not finite.
+
+    A training step is: outputs, loss, gradients, one test for finite numbers, the update, the
+    metrics. A subclass says what it computes in `step_outputs` and `compute_loss`, what it reports
+    in `update_step_metrics`, and what data it takes in `_check_data`. A subclass with several
+    optimizers overrides `train_batch`, with a `backend.guarded_update` for each.
+
+    Beside the metrics of the subclass there are `loss`, `gradient_norm` and `skipped_steps`. Of an
+    epoch without a step that counts, `loss` is NaN.
+    """
+
+    _evaluating = False
+
+    def _make_trackers(self):
+        self.gradient_norm_tracker = MeanOfSome(name="gradient_norm")
+        self.skipped_steps_tracker = keras.metrics.Sum(name="skipped_steps")
+
+    # === What a subclass says ===
+
+    def step_outputs(self, x: TensorTree, training: bool) -> TensorTree:
+        """Returns what `compute_loss` and `update_step_metrics` need of one batch."""
+        return self(x, training=training)
+
+    def update_step_metrics(
+        self, x: TensorTree, outputs: TensorTree, loss: Tensor, weight: Tensor
+    ) -> None:
+        """Updates the metrics that training and evaluation share.
+
+        Args:
+            x: The batch.
+            outputs: What `step_outputs` returned.
+            loss: Scalar of shape `()`.
+            weight: Scalar, 1.0 for a batch that counts and 0.0 for one that was skipped. Metrics
+                must stay finite for a weight of 0 although the batch is not.
+        """
+        weight = self.loss_weight(x, weight)
+        self._loss_tracker.update_state(zero_unless(weight, loss), sample_weight=weight)
+
+    def _check_data(self, x, with_loss):
+        """Raises `ValueError` for data that the model cannot take; returns what Keras is to see.
+
+        Args:
+            x: What `fit`, `evaluate` or `predict` was given.
+            with_loss: False for `predict`.
+        """
+        return x
+
+    # === Steps ===
+
+    def train_batch(self, x: TensorTree, y: Tensor | None, sample_weight: Tensor | None) -> None:
+        """One training step: updates weights, state and metrics from a batch."""
+
+        def forward():
+            outputs = self.step_outputs(x, training=True)
+            return self.compute_loss(x, y, outputs, sample_weight, training=True), outputs
+
+        update = backend.guarded_update(
+            forward, self.trainable_variables, self.optimizer, self.non_trainable_variables
+        )
+        self.update_train_metrics(x, update)
+
+    def test_batch(self, x: TensorTree, y: Tensor | None, sample_weight: Tensor | None) -> None:
+        """Updates the metrics from a batch."""
+        outputs = self.step_outputs(x, training=False)
+        loss = self.compute_loss(x, y, outputs, sample_weight, training=False)
+        self.update_step_metrics(x, outputs, loss, ops.ones(()))
+
+    def update_train_metrics(self, x: TensorTree, update: Update) -> None:
+        """Updates all metrics after `backend.guarded_update`."""
+        weight = ops.cast(update.finite, "float32")
+        self.update_step_metrics(x, update.outputs, update.loss, weight)
+        self.gradient_norm_tracker.update_state(
+            zero_unless(weight, update.gradient_norm), sample_weight=weight
+        )
+        # All replicas skip a step together, and what they count is added up.
+        self.skipped_steps_tracker.update_state((1.0 - weight) / backend.replica_count())
+
+    @staticmethod
+    def loss_weight(x: TensorTree, weight: Tensor) -> Tensor:
+        """Weight of a batch's mean in a mean over examples: the last batch may be a small one."""
+        return weight * ops.cast(ops.shape(keras.tree.flatten(x)[0])[0], "float32")
+
+    def train_step(self, *args: Any) -> Any:
+        return backend.train_step(self, *args)
+
+    def test_step(self, *args: Any) -> Any:
+        return backend.test_step(self, *args)
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # The models are built by their constructors; only the optimizer may be left.
+        backend.build_optimizer(self)
+
+    # === Logs ===
+
+    def train_only_metrics(self) -> list[keras.metrics.Metric]:
+        """The metrics that mean nothing in `evaluate`."""
+        return [self.gradient_norm_tracker, self.skipped_steps_tracker]
+
+    def own_metrics_result(self) -> dict[str, Tensor]:
+        """The metrics of this process."""
+        return super().get_metrics_result()
+
+    def get_metrics_result(self) -> dict[str, Tensor]:
+        """The metrics over all processes.
+
+        Keras takes these for the logs of an epoch if the last step's logs have the same names. It
+        must: of several replicas the last step's logs are not the metrics of them all.
+        """
+        logs = backend.metrics_over_processes(self, super().get_metrics_result)
+        return self.test_logs(logs) if self._evaluating else logs
+
+    def test_logs(self, logs: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Those of the metrics that mean something in `evaluate`."""
+        logs = super().get_metrics_result() if logs is None else logs
+        skip = {metric.name for metric in self.train_only_metrics()}
+        return {name: value for name, value in logs.items() if name not in skip}
+
+    # === Checked data ===
+
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Configures training, as `keras.Model.compile` does, but for losses and metrics.
+
+        Args:
+            optimizer: `keras.optimizers.Optimizer`, or its name.
+            loss: None: the model has its own loss.
+            loss_weights: None.
+            metrics: None: the model has its own metrics.
+            weighted_metrics: None.
+            **kwargs: Further arguments of `keras.Model.compile`, such as `jit_compile`.
+
+        Raises:
+            ValueError: For a loss or metrics.
+        """
+        given = {
+            "loss": loss,
+            "loss_weights": loss_weights,
+            "metrics": metrics,
+            "weighted_metrics": weighted_metrics,
+        }
+        given = {name: value for name, value in given.items() if value is not None}
+        if given:
+            raise ValueError(
+                f"Expected no loss or metrics: {type(self).__name__} has its own. "
+                f"Received: {', '.join(f'{name}={value!r}' for name, value in given.items())}"
+            )
+        super().compile(optimizer=optimizer, **kwargs)
+        self._loss_tracker = MeanOfSome(name="loss")
+
+    def compile_from_config(self, config: Config) -> None:
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    def fit(
+        self, x: Tensor | Dataset | None = None, *args: Any, **kwargs: Any
+    ) -> keras.callbacks.History:
+        """Trains as `keras.Model.fit` does, on `x` alone: the model does not look at labels `y`.
+
+        Args:
+            x: What the class docstring says of the model's data: arrays, or any data set of
+                batches that Keras takes.
+            *args: Further arguments of `keras.Model.fit`.
+            **kwargs: Further arguments of `keras.Model.fit`.
+
+        Raises:
+            ValueError: Before the first step, if shapes, dtypes or ranges of the data or of
+                `validation_data` (of a data set, of its first batch) do not fit, or there are
+                none; or if `sample_weight` comes without a `y`, where Keras would drop it.
+            ImportError: If weights that the loss needs are not installed.
+        """
+        given = bind_arguments("fit", x, args, kwargs)
+        given["x"] = self._check_data(x, with_loss=True)
+        held_out = given.get("validation_data")
+        if isinstance(held_out, (tuple, list)):
+            checked = self._check_data(held_out[0], with_loss=True)
+            given["validation_data"] = (checked, *held_out[1:])
+        elif held_out is not None:
+            given["validation_data"] = self._check_data(held_out, with_loss=True)
+        return super().fit(**given)
+
+    def evaluate(self, x: Tensor | Dataset | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Computes the metrics, as `keras.Model.evaluate` does; arguments and checks of `fit`."""
+        given = bind_arguments("evaluate", x, args, kwargs)
+        if not given.get("_use_cached_eval_dataset"):  # fit has looked at it
+            given["x"] = self._check_data(x, with_loss=True)
+        self._evaluating = True
+        try:
+            return super().evaluate(**given)
+        finally:
+            self._evaluating = False
+
+    def predict(self, x: Tensor | Dataset, *args: Any, **kwargs: Any) -> np.ndarray:
+        """Outputs for `x`, as `keras.Model.predict` does; data are checked as in `fit`."""
+        return super().predict(self._check_data(x, with_loss=False), *args, **kwargs)
+
+
+class MeanOfSome(keras.metrics.Mean):
+    """A mean that is NaN where nothing was counted, in place of Keras' 0."""
+
+    def result(self) -> Tensor:
+        return ops.where(self.count > 0, super().result(), float("nan"))
+
+
+def zero_unless(weight: Tensor, value: Tensor) -> Tensor:
+    """`value` where `weight` is not 0, else 0: a plain product would keep a NaN."""
+    value = ops.cast(value, "float32")
+    return ops.where(weight > 0, value, ops.zeros_like(value))
+
+
+def track(tracker: keras.metrics.Metric, values: Tensor, weight: Tensor) -> None:
+    """Adds values of shape `(batch,)`, or nothing for a weight of 0."""
+    weights = ops.broadcast_to(weight, ops.shape(values))
+    tracker.update_state(zero_unless(weights, values), sample_weight=weights)
+
+
+def track_error(tracker: keras.metrics.Metric, a: Tensor, b: Tensor, weight: Tensor) -> None:
+    """Adds the mean squared error of each example, of two tensors `(batch, H, W, C)`."""
+    error = ops.square(ops.cast(a, "float32") - ops.cast(b, "float32"))
+    track(tracker, ops.mean(error, axis=(1, 2, 3)), weight)

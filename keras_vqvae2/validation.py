@@ -1,0 +1,220 @@
+"""What may enter a model: images, codes, labels, numbers. Errors before any long work starts."""
+
+import inspect
+import itertools
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_vqvae2.hints import Dataset, Shape, Tensor
+from keras_vqvae2.image_batches import to_numpy
+
+SLICE = 64  # images at a time whose range is looked at: a whole array is not copied
+
+
+def check_positive(**values: Any) -> None:
+    """Raises `ValueError` that names the first value that is not a positive integer."""
+    for name, value in values.items():
+        check_integer(name, value, 1, "a positive integer")
+
+
+def check_integer(name: str, value: Any, low: int, what: str | None = None) -> None:
+    """Raises `ValueError` unless `value` is an integer of at least `low`."""
+    try:
+        fits = int(value) == value and value >= low
+    except (TypeError, ValueError, OverflowError):
+        fits = False
+    if not fits:
+        what = what or f"an integer of at least {low}"
+        raise ValueError(f"Expected {what}. Received: {name}={value!r}")
+
+
+def check_share(name: str, value: Any) -> None:
+    """Raises `ValueError` unless `value` is in `[0, 1)`."""
+    if not 0 <= value < 1:
+        raise ValueError(f"Expected a number in [0, 1). Received: {name}={value!r}")
+
+
+# === Images ===
+
+
+def check_image_shape(
+    shape: Shape, channels: int, stride: int = 1, argument: str = "images"
+) -> None:
+    """Raises `ValueError` unless `shape` is `(batch, H, W, channels)` and `stride` divides H, W.
+
+    Sizes that are `None` pass.
+    """
+    shape = tuple(shape)
+    if len(shape) != 4 or shape[-1] not in (channels, None):
+        raise ValueError(
+            f"Expected images of shape (batch, height, width, {channels}). "
+            f"Received: {argument} of shape {shape}"
+        )
+    if any(size is not None and (size == 0 or size % stride) for size in shape[1:3]):
+        raise ValueError(
+            f"Expected a height and a width that are multiples of {stride}, the model's "
+            f"downsampling. Received: {argument} of shape {shape}"
+        )
+
+
+def check_images(images: Tensor, channels: int, stride: int = 1, argument: str = "images") -> None:
+    """Raises `ValueError` unless `images` is a batch of pixels that a model can take.
+
+    Args:
+        images: Array of shape `(batch, H, W, channels)`: floats in `[0, 1]`, or uint8.
+        channels: Expected number of channels.
+        stride: Number that must divide height and width.
+        argument: Name of the argument in the message.
+    """
+    check_image_shape(images.shape, channels, stride, argument)
+    if images.shape[0] == 0:
+        raise ValueError(
+            f"Expected at least one image. Received: {argument} of shape {tuple(images.shape)}"
+        )
+    kind = keras.backend.standardize_dtype(images.dtype)
+    if kind == "uint8":
+        return
+    if "float" not in kind:
+        raise ValueError(
+            f"Expected floats in [0, 1] or uint8 in [0, 255]. Received: {argument} of dtype {kind}"
+        )
+    parts = (to_numpy(images[i : i + SLICE]) for i in range(0, images.shape[0], SLICE))
+    extremes = [(float(part.min()), float(part.max())) for part in parts]
+    lows, highs = zip(*extremes)
+    # A NaN passes: training counts and skips it. 1e-3 allows for resizing with overshoot.
+    if any(low < -1e-3 for low in lows) or any(high > 1 + 1e-3 for high in highs):
+        raise ValueError(
+            "Expected pixels in [0, 1], or uint8 in [0, 255] (scaled here). "
+            f"Received: {argument} with pixels from {np.nanmin(lows):.4g} to {np.nanmax(highs):.4g}"
+        )
+
+
+# === Codes ===
+
+
+def check_codes(
+    codes: Tensor,
+    num_embeddings: int,
+    shape: tuple[int, ...] | None = None,
+    argument: str = "codes",
+    low: int = 0,
+) -> np.ndarray:
+    """Raises `ValueError` unless `codes` are maps of codes.
+
+    Args:
+        codes: Integers in `[low, num_embeddings)`, shape `(N, rows, columns)`.
+        num_embeddings: Number of codes.
+        shape: `(rows, columns)`, or None for any; `()` for one integer an example.
+        argument: Name of the argument in the message.
+        low: 0, or -1 where codes may be unknown.
+
+    Returns:
+        The codes, a NumPy array.
+    """
+    codes = to_numpy(codes)
+    wanted = ("rows", "columns") if shape is None else tuple(shape)
+    fits = codes.ndim == 1 + len(wanted) and codes.dtype.kind in "iu"
+    if not fits or (shape is not None and codes.shape[1:] != wanted) or not codes.size:
+        described = ", ".join(map(str, ("N", *wanted)))
+        raise ValueError(
+            f"Expected integers of shape ({described}), at least one of them. "
+            f"Received: {argument} of shape {codes.shape}, dtype {codes.dtype}"
+        )
+    if codes.min() < low or codes.max() >= num_embeddings:
+        raise ValueError(
+            f"Expected integers in [{low}, {num_embeddings}). "
+            f"Received: {argument} from {codes.min()} to {codes.max()}"
+        )
+    return codes
+
+
+# === Sources of data ===
+
+
+def is_arrays(source: Any) -> bool:
+    return isinstance(source, dict) or (hasattr(source, "shape") and hasattr(source, "dtype"))
+
+
+def first_batch(source: Any) -> tuple[Any, Any]:
+    """What there is to check of a model's inputs: arrays as they are, a data set's first batch.
+
+    Data sets are told without importing their package: a `tf.data.Dataset` by its `element_spec`,
+    a `keras.utils.PyDataset` by its `num_batches`, Grain's by their module. Each can be read from
+    its start again; of a generator the batch is put back.
+
+    Args:
+        source: What `fit`, `evaluate` or `predict` was given.
+
+    Returns:
+        A tuple `(batch, source)`. The batch is an array or a dict of arrays; of batches that are
+        tuples, the inputs. It is None for a source that cannot be read without a change of its
+        order (PyTorch's loaders). The source is what is to be read from now on.
+
+    Raises:
+        ValueError: If a data set is empty, or the source is a list.
+    """
+    if is_arrays(source):
+        return source, source
+    if isinstance(source, (list, tuple)):
+        raise ValueError(
+            "Expected an array, a dict of arrays, or a data set of batches. "
+            f"Received: a {type(source).__name__} of {len(source)}; numpy.stack makes an array of "
+            "arrays of one shape"
+        )
+    if hasattr(source, "element_spec") and hasattr(source, "take"):
+        first = next(iter(source.take(1)), None)
+    elif hasattr(source, "num_batches") and hasattr(source, "__getitem__"):
+        first = source[0]
+    elif is_grain(source):
+        first = next(iter(source), None)
+    elif isinstance(source, types.GeneratorType):
+        first = next(source, None)
+        source = _put_back(first, source)
+    else:
+        return None, source
+    if first is None:
+        raise ValueError("Expected at least one batch. Received: an empty data set")
+    return first[0] if isinstance(first, (tuple, list)) else first, source
+
+
+def _put_back(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
+    yield from itertools.chain([first], rest)  # a generator, as Keras wants it
+
+
+def is_grain(source: Dataset) -> bool:
+    names = {"MapDataset", "IterDataset", "DataLoader"}
+    parents = type(source).__mro__
+    return any(c.__name__ in names and c.__module__.split(".")[0] == "grain" for c in parents)
+
+
+def bind_arguments(method: str, x: Any, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `keras.Model.fit` or `evaluate` by name.
+
+    Args:
+        method: `"fit"` or `"evaluate"`.
+        x: Its first argument.
+        args: Its further arguments.
+        kwargs: Its keywords.
+
+    Raises:
+        ValueError: For weights of arrays that Keras would drop: those without a `y`.
+    """
+    signature = inspect.signature(getattr(keras.Model, method))
+    given = dict(signature.bind(None, x, *args, **kwargs).arguments)
+    given.pop("self")
+    given |= given.pop("kwargs", {})
+    weighted = {"y=None": (x, given.get("y"), given.get("sample_weight"))}
+    validation = given.get("validation_data")
+    if isinstance(validation, (tuple, list)) and len(validation) == 3:
+        weighted["y=None in validation_data"] = validation
+    for received, (source, y, weights) in weighted.items():
+        if is_arrays(source) and y is None and weights is not None:
+            raise ValueError(
+                "Expected a y beside the sample weights: without one Keras drops them. The model "
+                f"does not look at it, zeros will do. Received: {received}"
+            )
+    return given
