@@ -277,8 +277,9 @@ class CodePrior(PresetModel):
                 batch[name],
                 limits[name],
                 tuple(self.input[name].shape[1:]),
-                f"{'labels' if name == 'label' else 'codes'} for {name!r}",
+                repr(name),
                 low=-1 if name in partial else 0,
+                what="labels" if name == "label" else "codes",
             )
             for name in self.input_levels
         }

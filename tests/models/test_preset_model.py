@@ -60,7 +60,7 @@ X = np.arange(12, dtype="float32").reshape(4, 3) / 12  # (B, 3)
 
 @pytest.fixture(autouse=True)
 def presets(monkeypatch, tmp_path):
-    monkeypatch.setattr(preset_model, "_REGISTERED", {})
+    monkeypatch.setattr(preset_registry, "_REGISTERED", {})
     monkeypatch.setattr(preset_files, "BUNDLED_PRESETS", tmp_path / "presets")
     register_presets(TwoHeads, PRESETS)
     register_presets(OneHead, {"one_head": {"description": "", "parameters": 16, "config": {}}})

@@ -47,7 +47,7 @@ def test_a_batch_that_is_not_finite_changes_nothing_and_is_counted(images, polic
     assert all("loss_scale" in path for path in changed), changed
     assert bool(changed) == (policy == "mixed_float16")
     assert logs["skipped_steps"] == 1
-    assert np.isfinite(list(logs.values())).all()
+    assert np.isnan(logs["loss"]) and np.isnan(logs["gradient_norm"])  # of no step that counts
 
 
 def test_training_goes_on_after_a_skipped_batch(images):
