@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_vqvae2.models import preset_files, preset_model
+from keras_vqvae2.models import preset_files, preset_registry
 from keras_vqvae2.models.preset_model import PresetModel
 from keras_vqvae2.models.preset_registry import register_presets
 
