@@ -85,10 +85,13 @@ def weights_touched(prior):
     a_step = a_row = 0
     for path, x in keras.tree.flatten_with_path(weights):
         size = math.prod(x.shape) * 4
-        if "above" in path or "condition" in path or "planes" in path:
+        if "above" in path or "planes" in path:
             a_row += size
         else:
             a_step += size
+    for v in prior.variables:  # of the layers that the steps call
+        a_step += 4 * math.prod(v.shape) * ("/attention/" in v.path)
+        a_row += 4 * math.prod(v.shape) * ("/condition_projection/" in v.path)
     return a_step, a_row
 
 
@@ -112,7 +115,7 @@ def measure_case(level, batch, naive_rows, small):
     prior.generate(batch, condition=condition, batch_size=batch, verbose=0)
     seconds = time.perf_counter() - started
     a_step, a_row = weights_touched(prior)
-    parameters, cache = prior.count_params(), prior._row_decoder.steps.cache_bytes(batch)
+    parameters, cache = prior.count_params(), prior._row_decoder.cache_bytes(batch)
     speed = bandwidth()
     floor = (a_step * size * size + a_row * size) / speed
     del prior, rows

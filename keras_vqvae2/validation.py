@@ -207,7 +207,7 @@ def bind_arguments(method: str, x: Any, args: Any, kwargs: dict[str, Any]) -> di
     given = dict(signature.bind(None, x, *args, **kwargs).arguments)
     given.pop("self")
     given |= given.pop("kwargs", {})
-    weighted = {"y=None": (x, given.get("y"), given.get("sample_weight"))}
+    weighted: dict[str, Any] = {"y=None": (x, given.get("y"), given.get("sample_weight"))}
     validation = given.get("validation_data")
     if isinstance(validation, (tuple, list)) and len(validation) == 3:
         weighted["y=None in validation_data"] = validation

@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_vqvae2 import backend
 from keras_vqvae2.decoding.sampling import Sampling
+from keras_vqvae2.decoding.steps import Steps
 from keras_vqvae2.hints import Tensor
 
 
@@ -18,20 +19,11 @@ class RowDecoder:
     current row. The loop over rows runs in Python: it shows progress, and it can be interrupted.
 
     Args:
-        steps: The network, cut into steps:
-
-            - `weights()`: all weights in the form in which the steps use them;
-            - `cache(batch)`: the state before the first row;
-            - `start_row(weights, state, row, condition, labels)`: `(fixed, columns, left)`: what
-              stays through the row, what each column adds, of shapes `(batch, columns, ...)`, and
-              the state before the first column;
-            - `step(weights, fixed, left, column, columns)`: `(logits, left, features)`;
-            - `remember(weights, left, column, columns, features, codes)`: `(left, to_cache)`;
-            - `finish_row(weights, state, left, to_cache, row, codes)`: the state after the row.
+        steps: `Steps`, the network cut into steps.
         variables: The variables they read.
     """
 
-    def __init__(self, steps: Any, variables: Sequence[keras.Variable]) -> None:
+    def __init__(self, steps: Steps, variables: Sequence[keras.Variable]) -> None:
         self.steps = steps
         self.variables = variables
         self._weights = backend.compile_function(steps.weights, variables)
@@ -44,7 +36,7 @@ class RowDecoder:
         uniforms: Tensor,
         condition: Tensor | None = None,
         labels: Tensor | None = None,
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Iterator[tuple[np.ndarray, Tensor]]:
         """Yields the rows of a batch, top to bottom.
 
         Args:
@@ -55,8 +47,11 @@ class RowDecoder:
             labels: None, or int32 of shape `(batch,)`.
 
         Yields:
-            Pairs `(codes, logits)`, int32 `(batch, columns)` and float32
-            `(batch, columns, num_embeddings)`, as tensors.
+            Pairs `(codes, logits)`: an int32 array `(batch, columns)` and a float32 tensor
+            `(batch, columns, num_embeddings)`.
+
+        Raises:
+            ValueError: If a code cannot be drawn, since its logits are not finite.
         """
         if sampling.kind not in self._compiled:
             self._compiled[sampling.kind] = backend.compile_function(
@@ -79,7 +74,18 @@ class RowDecoder:
             state, codes, logits = draw_row(
                 weights, state, row_number, *maps, parameters, above, labels
             )
+            codes = ops.convert_to_numpy(codes)
+            if (codes < 0).any():
+                raise ValueError(
+                    "Expected finite logits to draw codes from. Received: logits of row "
+                    f"{row} that are not finite"
+                )
             yield codes, logits
+
+    def cache_bytes(self, batch: int) -> int:
+        """Memory of the state between two rows, in bytes."""
+        tensors = keras.tree.flatten(self.steps.cache(batch))
+        return sum(ops.convert_to_numpy(x).nbytes for x in tensors)
 
     def _draw_row(self, sampling, weights, state, row, given, uniforms, numbers, condition, labels):
         steps = self.steps

@@ -1,8 +1,9 @@
 """Drawing codes: temperature, top-k, top-p, and uniforms that belong to a sample."""
 
 import math
+import operator
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from keras import ops
@@ -15,7 +16,8 @@ class Sampling:
     """How a code is drawn from its logits.
 
     Args:
-        temperature: Positive float, divides the logits.
+        temperature: Positive float, divides the logits. As it goes to zero, the most probable code
+            is drawn.
         top_k: None, or a positive integer: only the `k` most probable codes (with all that are as
             probable as the last of them).
         top_p: None, or a float in `(0, 1]`: only the most probable codes that together reach this
@@ -56,10 +58,11 @@ class Sampling:
 
     def numbers(self) -> dict[str, np.generic]:
         """The values, for `draw`: arrays, so that other values need no other program."""
+        smallest = float(np.finfo("float32").tiny)  # what lies below may be taken for zero
         return {
-            "temperature": np.float32(self.temperature),
-            "top_k": np.int32(self.top_k or 0),
-            "top_p": np.float32(self.top_p or 1.0),
+            "temperature": np.float32(max(self.temperature, smallest)),
+            "top_k": np.int32(min(self.top_k or 0, np.iinfo("int32").max)),
+            "top_p": np.float32(max(self.top_p or 1.0, smallest)),
         }
 
     def draw(self, logits: Tensor, uniforms: Tensor, numbers: Mapping[str, Tensor]) -> Tensor:
@@ -71,9 +74,14 @@ class Sampling:
             numbers: What `numbers` returned.
 
         Returns:
-            int32 of shape `(batch,)`.
+            int32 of shape `(batch,)`; -1 where logits are NaN or infinite, but for `-inf`: a code
+            that is never drawn.
         """
-        logits = ops.convert_to_tensor(logits, "float32") / numbers["temperature"]
+        logits = ops.convert_to_tensor(logits, "float32")
+        # What is divided by a small temperature is at most zero, and the largest stays what it is.
+        logits = logits - ops.max(logits, axis=-1, keepdims=True)
+        finite = ops.all(logits <= 0, axis=-1)  # (B,), no NaN, and a largest one
+        logits = logits / numbers["temperature"]
         uniforms = ops.convert_to_tensor(uniforms, "float32")
         codes = logits.shape[-1]
         if self.top_k is not None:
@@ -81,7 +89,7 @@ class Sampling:
             index = ops.maximum(codes - numbers["top_k"], 0)
             threshold = ops.take(ascending, ops.reshape(index, (1,)), axis=-1)  # (B, 1)
             logits = ops.where(logits >= threshold, logits, -np.inf)
-        weights = ops.exp(logits - ops.max(logits, axis=-1, keepdims=True))  # (B, K)
+        weights = ops.exp(logits)  # (B, K), the largest 1
         if self.top_p is not None:
             descending = ops.flip(ops.sort(weights, axis=-1), axis=-1)
             reached = ops.cumsum(descending, axis=-1)
@@ -95,31 +103,43 @@ class Sampling:
         beyond = reached > uniforms[:, None] * reached[:, -1:]
         # Of codes that cannot be drawn the sum does not grow; rounding may still hit them.
         found = ops.where(ops.logical_and(beyond, weights > 0), 1, 0)
-        return ops.cast(ops.argmax(found, axis=-1), "int32")
+        return ops.cast(ops.where(finite, ops.argmax(found, axis=-1), -1), "int32")
 
 
 def sample_uniforms(
-    seed: int, samples: Iterable[int], level: str, shape: tuple[int, int]
+    seed: int, samples: Iterable[int], level: str, shape: Sequence[int]
 ) -> np.ndarray:
     """Uniforms for the positions of some samples, each a function of its own number only.
 
     Philox, a counter-based generator, with key `(seed, sample)` and the level in the counter.
 
     Args:
-        seed: Non-negative integer.
-        samples: Numbers of the samples.
+        seed: Integer in `[0, 2**64)`.
+        samples: Numbers of the samples, likewise.
         level: Name of the level.
-        shape: `(rows, columns)`.
+        shape: Of one sample's uniforms, such as `(rows, columns)`.
 
     Returns:
-        float32 in `[0, 1)` of shape `(len(samples), rows, columns)`.
+        float32 in `[0, 1)` of shape `(len(samples), *shape)`.
+
+    Raises:
+        ValueError: If the seed or a number is out of range.
     """
     counter = [0, 0, 0, zlib.crc32(level.encode())]
-    return np.stack(
-        [
-            np.random.Generator(np.random.Philox(key=[seed, sample], counter=counter)).random(
-                shape, dtype="float32"
-            )
-            for sample in samples
-        ]
-    )
+    keys = [(_word("seed", seed), _word("sample", sample)) for sample in samples]
+    uniforms = np.empty((len(keys), *shape), "float32")
+    for i, key in enumerate(keys):
+        philox = np.random.Philox(key=np.array(key, "uint64"), counter=counter)
+        uniforms[i] = np.random.Generator(philox).random(tuple(shape), "float32")
+    return uniforms
+
+
+def _word(name, value):
+    """An integer of 64 bits, as the key of the generator takes it."""
+    try:
+        word = operator.index(value)
+    except TypeError:
+        word = -1
+    if not 0 <= word < 2**64:
+        raise ValueError(f"Expected an integer in [0, 2**64). Received: {name}={value!r}")
+    return word

@@ -1,4 +1,3 @@
-import math
 from typing import Any
 
 import keras
@@ -20,7 +19,8 @@ class CausalSelfAttention(keras.layers.Layer):
     ```
 
     The scores of `query_chunk` positions are in memory at a time; in training they are computed
-    again for the gradient. Softmax and scores are float32.
+    again for the gradient. Queries are scaled before the product, which float16 could not hold
+    otherwise; the softmax is float32.
 
     Args:
         units: Positive integer, channels of the output; `num_heads` divides it.
@@ -96,7 +96,7 @@ class CausalSelfAttention(keras.layers.Layer):
     ) -> Tensor:
         rows, columns = query.shape[1:3]
         length = rows * columns
-        queries = self._heads(self.query_projection(query), length)  # (B, heads, N, d)
+        queries = self._heads(self._scaled_query(query), length)  # (B, heads, N, d)
         keys = self._heads(self.key_projection(source), length)
         values = self._heads(self.value_projection(source), length)
         outputs = []
@@ -115,6 +115,9 @@ class CausalSelfAttention(keras.layers.Layer):
         output = ops.transpose(ops.concatenate(outputs, axis=2), (0, 2, 1, 3))  # (B, N, heads, d)
         return ops.reshape(output, (-1, rows, columns, self.units))
 
+    def _scaled_query(self, query):
+        return self.query_projection(query) * (self.units // self.num_heads) ** -0.5
+
     def _heads(self, x, length):
         x = ops.reshape(x, (-1, length, self.num_heads, self.units // self.num_heads))
         return ops.transpose(x, (0, 2, 1, 3))  # (B, heads, N, d)
@@ -131,8 +134,7 @@ class CausalSelfAttention(keras.layers.Layer):
 
     def _weights(self, scores, visible, any_visible):
         """Softmax over what is visible; where nothing is, zeros and not the mean of all."""
-        scale = 1.0 / math.sqrt(self.units // self.num_heads)
-        scores = ops.where(visible, ops.cast(scores, "float32") * scale, MASKED)
+        scores = ops.where(visible, ops.cast(scores, "float32"), MASKED)
         return ops.softmax(scores, axis=-1) * ops.cast(any_visible, "float32")
 
     def compute_output_spec(
@@ -142,21 +144,12 @@ class CausalSelfAttention(keras.layers.Layer):
 
     # === One position after the other ===
 
-    def cache(self, batch: int, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    def _cache(self, batch: int, rows: int, columns: int) -> tuple[Tensor, Tensor]:
         """Keys and values of all positions, each `(batch, heads, rows, columns, d)`."""
         shape = (batch, self.num_heads, rows, columns, self.units // self.num_heads)
         return ops.zeros(shape, self.compute_dtype), ops.zeros(shape, self.compute_dtype)
 
-    def step_weights(self) -> TensorTree:
-        """Kernels and biases of the query, and of key and value side by side."""
-        query, key, value = (
-            (ops.cast(p.kernel, self.compute_dtype), ops.cast(p.bias, self.compute_dtype))
-            for p in (self.query_projection, self.key_projection, self.value_projection)
-        )
-        both = (ops.concatenate(pair, axis=-1) for pair in zip(key, value))
-        return {"query": query, "key_value": tuple(both)}
-
-    def start_row(self, cache: TensorTree, row: Tensor) -> tuple[TensorTree, TensorTree]:
+    def _start_row(self, cache: TensorTree, row: Tensor) -> tuple[TensorTree, TensorTree]:
         """Returns `(fixed, left)`: the finished rows, and empty keys and values of this row."""
         batch, heads, rows, columns, width = cache[0].shape
         flat = (batch, heads, rows * columns, width)
@@ -165,18 +158,10 @@ class CausalSelfAttention(keras.layers.Layer):
         empty = ops.zeros((batch, heads, columns, width), self.compute_dtype)
         return fixed, (empty, empty)
 
-    def step(
-        self,
-        weights: TensorTree,
-        fixed: TensorTree,
-        left: TensorTree,
-        column: Tensor,
-        query: Tensor,
-    ) -> Tensor:
+    def _step(self, fixed: TensorTree, left: TensorTree, column: Tensor, query: Tensor) -> Tensor:
         """Output of a column, shape `(batch, units)`, for its query, shape `(batch, channels)`."""
         keys, values, finished = fixed
-        kernel, bias = weights["query"]
-        q = ops.matmul(query, kernel) + bias  # (B, units)
+        q = self._scaled_query(query)  # (B, units)
         q = ops.reshape(q, (q.shape[0], self.num_heads, -1, 1))  # (B, heads, d, 1)
         scores = [ops.matmul(k, q)[..., 0] for k in (keys, left[0])]  # (B, heads, N or W)
         in_row = ops.arange(left[0].shape[2]) < column  # (W,)
@@ -189,17 +174,19 @@ class CausalSelfAttention(keras.layers.Layer):
         )  # (B, heads, 1, d)
         return ops.reshape(output, (q.shape[0], self.units))
 
-    def remember(
-        self, weights: TensorTree, left: TensorTree, column: Tensor, source: Tensor
-    ) -> TensorTree:
+    def _remember(self, left: TensorTree, column: Tensor, source: Tensor) -> TensorTree:
         """Adds the keys and values of a column, from its source, shape `(batch, channels)`."""
-        kernel, bias = weights["key_value"]
-        new = ops.matmul(source, kernel) + bias  # (B, 2 * units)
-        new = ops.reshape(new, (new.shape[0], 2, self.num_heads, 1, -1))  # (B, 2, heads, 1, d)
         here = ops.cast(ops.arange(left[0].shape[2]) == column, self.compute_dtype)[:, None]
-        return tuple(old + here * new[:, i] for i, old in enumerate(left))  # (B, heads, W, d)
 
-    def finish_row(self, cache: TensorTree, left: TensorTree, row: Tensor) -> TensorTree:
+        def add(old, projection):
+            new = projection(source)  # (B, units)
+            new = ops.reshape(new, (new.shape[0], self.num_heads, 1, -1))  # (B, heads, 1, d)
+            return old + here * new  # (B, heads, W, d)
+
+        return add(left[0], self.key_projection), add(left[1], self.value_projection)
+
+    def _finish_row(self, cache: TensorTree, left: TensorTree, row: Tensor) -> TensorTree:
+        """The cache with the keys and values of a finished row."""
         here = (ops.arange(cache[0].shape[2]) == row)[:, None, None]  # (H, 1, 1)
         return tuple(ops.where(here, new[:, :, None], old) for old, new in zip(cache, left))
 

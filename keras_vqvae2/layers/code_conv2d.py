@@ -4,11 +4,11 @@ import keras
 from keras import ops
 
 from keras_vqvae2.hints import Config, Shape, Size, Tensor, TensorTree
-from keras_vqvae2.layers.masked_conv2d import MaskedConv2D
+from keras_vqvae2.layers.masked_kernel import MaskedKernel
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae2")
-class CodeConv2D(MaskedConv2D):
+class CodeConv2D(MaskedKernel):
     """A (masked) convolution of one-hot codes, computed without the one-hot maps.
 
     A tap of the kernel is a table with a row a code, so that the convolution is a sum of looked-up
@@ -19,7 +19,7 @@ class CodeConv2D(MaskedConv2D):
         kernel_size: As in `MaskedConv2D`.
         num_embeddings: Positive integer, number of codes.
         mask_type: As in `MaskedConv2D`.
-        **kwargs: Further arguments of `MaskedConv2D`.
+        **kwargs: `kernel_initializer`, and arguments of `keras.layers.Layer`.
 
     Call arguments:
         inputs: Integer codes of shape `(batch, rows, columns)`.
@@ -53,7 +53,7 @@ class CodeConv2D(MaskedConv2D):
         self.num_embeddings = num_embeddings
 
     def build(self, input_shape: Shape) -> None:
-        super().build((*input_shape, self.num_embeddings))
+        self._add_kernel(self.num_embeddings)
 
     def call(self, inputs: Tensor) -> Tensor:
         rows, columns = inputs.shape[1:]
@@ -62,7 +62,7 @@ class CodeConv2D(MaskedConv2D):
             ((0, 0), (self.rows_above, self.rows_below), (self.reach, self.reach)),
             constant_values=-1,
         )
-        tables = self.tables()
+        tables = self._tables()
         bias = ops.cast(self.bias, self.compute_dtype)
         total = ops.broadcast_to(bias, (*ops.shape(inputs), self.filters))
         for row, column in self._used_taps():
@@ -71,14 +71,14 @@ class CodeConv2D(MaskedConv2D):
         return total
 
     def _used_taps(self):
-        rows, columns = self._taps()
+        rows, columns = self.kernel.shape[:2]
         return [
             (row, column)
             for row in range(rows)
             for column in range(self.columns_used if row == self.rows_above else columns)
         ]
 
-    def tables(self) -> list[list[Tensor]]:
+    def _tables(self) -> list[list[Tensor]]:
         """A table `(num_embeddings + 1, filters)` for each row and column of taps.
 
         The first of its rows is zero and stands for -1, no code.
@@ -86,7 +86,7 @@ class CodeConv2D(MaskedConv2D):
         kernel = ops.pad(
             ops.cast(self.kernel, self.compute_dtype), ((0, 0), (0, 0), (1, 0), (0, 0))
         )
-        rows, columns = self._taps()
+        rows, columns = self.kernel.shape[:2]
         return [[kernel[row, column] for column in range(columns)] for row in range(rows)]
 
     def compute_output_spec(self, inputs: Tensor) -> keras.KerasTensor:
@@ -94,16 +94,16 @@ class CodeConv2D(MaskedConv2D):
 
     # === One position after the other ===
 
-    def cache(self, batch: int, columns: int) -> Tensor:
+    def _cache(self, batch: int, columns: int) -> Tensor:
         """Codes of the last `rows_above` finished rows: before the first row all -1."""
         return ops.full((batch, self.rows_above, columns), -1, "int32")
 
-    def step_weights(self) -> TensorTree:
+    def _step_weights(self) -> TensorTree:
         """The tables of all taps, and the bias."""
-        return {"tables": self.tables(), "bias": ops.cast(self.bias, self.compute_dtype)}
+        return {"tables": self._tables(), "bias": ops.cast(self.bias, self.compute_dtype)}
 
-    def above(self, weights: TensorTree, cache: Tensor) -> Tensor:
-        """As `MaskedConv2D.above`, of codes of shape `(batch, rows_above, columns)`."""
+    def _above(self, weights: TensorTree, cache: Tensor) -> Tensor:
+        """As `MaskedConv2D._above`, of codes of shape `(batch, rows_above, columns)`."""
         columns = cache.shape[-1]
         padded = ops.pad(cache, ((0, 0), (0, 0), (self.reach, self.reach)), constant_values=-1)
         total = ops.broadcast_to(weights["bias"], (cache.shape[0], columns, self.filters))
@@ -113,11 +113,11 @@ class CodeConv2D(MaskedConv2D):
                 total = total + ops.take(weights["tables"][row][column], window + 1, axis=0)
         return total
 
-    def start(self, batch: int) -> Tensor:
+    def _start(self, batch: int) -> Tensor:
         """Codes of the `reach` columns to the left of the first one. `(batch, reach)`."""
         return ops.full((batch, self.reach), -1, "int32")
 
-    def step(self, weights: TensorTree, left: Tensor, above: Tensor) -> Tensor:
+    def _step(self, weights: TensorTree, left: Tensor, above: Tensor) -> Tensor:
         """Outputs of a column, shape `(batch, filters)`, from the codes to its left."""
         for column, table in enumerate(weights["tables"][self.rows_above][: self.reach]):
             above = above + ops.take(table, left[:, column] + 1, axis=0)

@@ -144,24 +144,23 @@ class GatedResidualBlock(keras.layers.Layer):
 
     # === One position after the other ===
 
-    def cache(self, batch: int, columns: int, channels: int) -> tuple[Tensor, Tensor]:
+    def _cache(self, batch: int, columns: int, channels: int) -> tuple[Tensor, Tensor]:
+        """Inputs of both convolutions in the rows before the first one."""
         return (
-            self.conv_1.cache(batch, columns, channels),
-            self.conv_2.cache(batch, columns, self.residual_units),
+            self.conv_1._cache(batch, columns, channels),
+            self.conv_2._cache(batch, columns, self.residual_units),
         )
 
-    def step_weights(self) -> TensorTree:
-        """The weights of the parts, for `start_row`, `step` and `point`."""
-        weights = {"conv_1": self.conv_1.step_weights(), "conv_2": self.conv_2.step_weights()}
+    def _step_weights(self) -> TensorTree:
+        """The weights of the parts, for `_start_row`, `_step` and `_point`."""
+        weights = {"conv_1": self.conv_1._step_weights(), "conv_2": self.conv_2._step_weights()}
         if self.auxiliary_projection is not None:
-            weights["auxiliary"] = self.auxiliary_projection.step_weights()
-        if self.condition_projection is not None:
-            weights["condition"] = ops.cast(self.condition_projection.kernel, self.compute_dtype)
+            weights["auxiliary"] = self.auxiliary_projection._step_weights()
         if self.label_table is not None:
             weights["labels"] = ops.cast(self.label_table, self.compute_dtype)
         return weights
 
-    def start_row(
+    def _start_row(
         self,
         weights: TensorTree,
         cache: TensorTree,
@@ -171,7 +170,7 @@ class GatedResidualBlock(keras.layers.Layer):
         """Prepares a row.
 
         Args:
-            weights: What `step_weights` returned.
+            weights: What `_step_weights` returned.
             cache: Inputs of both convolutions in the last rows.
             condition: None, or the row's conditions, shape `(batch, columns, units)`.
             labels: None, or int32 of shape `(batch,)`.
@@ -180,40 +179,42 @@ class GatedResidualBlock(keras.layers.Layer):
             A tuple `(columns, left)`: what each column adds, shapes `(batch, columns, …)`, and the
             state before the first column.
         """
-        above_1 = self.conv_1.above(weights["conv_1"], cache[0])
-        above_2 = self.conv_2.above(weights["conv_2"], cache[1])
+        above_1 = self.conv_1._above(weights["conv_1"], cache[0])
+        above_2 = self.conv_2._above(weights["conv_2"], cache[1])
         if condition is not None:
-            above_2 = above_2 + ops.matmul(condition, weights["condition"])
+            above_2 = above_2 + self.condition_projection(condition)
         if labels is not None:
             above_2 = above_2 + ops.take(weights["labels"], labels, axis=0)[:, None]
         batch = above_1.shape[0]
         left = (
-            self.conv_1.start(batch, cache[0].shape[-1]),
-            self.conv_2.start(batch, cache[1].shape[-1]),
+            self.conv_1._start(batch, cache[0].shape[-1]),
+            self.conv_2._start(batch, cache[1].shape[-1]),
         )
         return (above_1, above_2), left
 
-    def step(
+    def _step(
         self, weights: TensorTree, columns: TensorTree, left: TensorTree, inputs: Tensor
     ) -> tuple[Tensor, TensorTree, TensorTree]:
         """Advances by one column.
 
         Args:
-            weights: What `step_weights` returned.
-            columns: From `start_row`, this column: shapes `(batch, …)`.
-            left: From `start_row` or the column before.
+            weights: What `_step_weights` returned.
+            columns: From `_start_row`, this column: shapes `(batch, …)`.
+            left: From `_start_row` or the column before.
             inputs: Shape `(batch, channels)`.
 
         Returns:
             A tuple `(outputs, left, to_cache)`.
         """
         before_1 = ops.elu(inputs)
-        hidden, left_1 = self.conv_1.step(weights["conv_1"], left[0], columns[0], before_1)
+        hidden, left_1 = self.conv_1._step(weights["conv_1"], left[0], columns[0], before_1)
         before_2 = ops.elu(hidden)
-        gate, left_2 = self.conv_2.step(weights["conv_2"], left[1], columns[1], before_2)
+        gate, left_2 = self.conv_2._step(weights["conv_2"], left[1], columns[1], before_2)
         return inputs + glu(gate), (left_1, left_2), (before_1, before_2)
 
-    def point(self, weights: TensorTree, inputs: Tensor, auxiliary: Tensor | None = None) -> Tensor:
+    def _point(
+        self, weights: TensorTree, inputs: Tensor, auxiliary: Tensor | None = None
+    ) -> Tensor:
         """The block at one position, for a kernel of size 1. `(batch, channels)` to the same."""
         hidden = _dense(weights["conv_1"], inputs)
         if auxiliary is not None:

@@ -58,10 +58,11 @@ class ResidualStack(keras.layers.Layer):
         channels = input_shape[-1]
         self.blocks = []
         for i in range(self.num_blocks):
+            common = {"data_format": "channels_last", "dtype": self.dtype_policy}
             wide = keras.layers.Conv2D(
-                self.residual_units, 3, padding="same", dtype=self.dtype_policy, name=f"wide_{i}"
+                self.residual_units, 3, padding="same", name=f"wide_{i}", **common
             )
-            back = keras.layers.Conv2D(channels, 1, dtype=self.dtype_policy, name=f"back_{i}")
+            back = keras.layers.Conv2D(channels, 1, name=f"back_{i}", **common)
             wide.build(input_shape)
             back.build((*input_shape[:-1], self.residual_units))
             self.blocks.append((wide, back))

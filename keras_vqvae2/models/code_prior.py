@@ -46,7 +46,7 @@ class CodePrior(PresetModel):
 
     @keras.saving.register_keras_serializable(package="my_package")
     class PositionPrior(keras_vqvae2.CodePrior):
-        \"\"\"Knows how frequent each code is at its position, and nothing of the codes around.\"\"\"
+        \"\"\"Knows how frequent each code is at its position, and nothing else.\"\"\"
 
         def __init__(self, code_shape, num_embeddings=512, level="top", condition_factors=None,
                      num_classes=None, **kwargs):
@@ -192,7 +192,6 @@ class CodePrior(PresetModel):
     def _make_trackers(self):
         super()._make_trackers()
         self.bits_per_code_tracker = MeanOfSome(name="bits_per_code")
-        self.bits_per_dim_tracker = None
         if self.image_shape is not None:
             self.bits_per_dim_tracker = MeanOfSome(name="bits_per_dim")
 
@@ -240,7 +239,7 @@ class CodePrior(PresetModel):
         weight = self.loss_weight(x, weight)
         bits = zero_unless(weight, loss) / math.log(2.0)
         self.bits_per_code_tracker.update_state(bits, sample_weight=weight)
-        if self.bits_per_dim_tracker is not None:
+        if self.image_shape is not None:
             codes_a_dim = math.prod(self.code_shape) / math.prod(self.image_shape)
             self.bits_per_dim_tracker.update_state(bits * codes_a_dim, sample_weight=weight)
 
@@ -270,11 +269,9 @@ class CodePrior(PresetModel):
             raise ValueError(
                 f"Expected a dict with the keys {self.input_levels}. Received: {received}"
             )
-        limits = {
-            self.level: self.num_embeddings,
-            **self.condition_embeddings,
-            "label": self.num_classes,
-        }
+        limits = {self.level: self.num_embeddings, **self.condition_embeddings}
+        if self.num_classes is not None:
+            limits["label"] = self.num_classes
         arrays = {
             name: check_codes(
                 batch[name],

@@ -177,7 +177,7 @@ class HierarchicalImageGenerator:
         numbers = image_numbers(first_image, num_images)
         labels = self._labels(labels, numbers)
         settings = self.level_settings(temperature, top_k, top_p)
-        given: dict[str, Any] = dict.fromkeys(self.priors)
+        given = dict.fromkeys(self.priors)
         return self._draw(given, labels, settings, seed, numbers, batch_size, verbose)
 
     def generate_best(
@@ -395,7 +395,13 @@ class HierarchicalImageGenerator:
             ImportError: If the package that downloads is absent.
         """
         model_class, config, directory = find_preset(cls, preset, load_weights)
-        options = {"load_weights": load_weights, **({} if dtype is None else {"dtype": dtype})}
+        if directory is None:
+            raise ValueError(
+                f"Expected a preset with files of its own. Received: preset={preset!r}"
+            )
+        options: dict[str, Any] = {"load_weights": load_weights}
+        if dtype is not None:
+            options["dtype"] = dtype
         vqvae = VQVAE2.from_preset(directory / "vqvae", **options)
         priors = {
             level: CodePrior.from_preset(directory / f"prior_{level}", **options)

@@ -102,10 +102,11 @@ class PresetModel(GuardedModel):
             ImportError: If the package that downloads is absent.
         """
         model_class, config, directory = find_preset(cls, preset, load_weights)
-        weights = preset_files.verified_weights(directory) if load_weights else None
+        if directory is None or not load_weights:
+            return model_class.from_config({**config, **kwargs})
+        weights = preset_files.verified_weights(directory)
         model = model_class.from_config({**config, **kwargs})
-        if load_weights:
-            preset_files.load_weights(model, weights)
+        preset_files.load_weights(model, weights)
         return model
 
     def save_to_preset(

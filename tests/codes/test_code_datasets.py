@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from keras_vqvae2 import VQVAE2
-from keras_vqvae2.data import codes_from_tfds, encode_dataset, images_from_arrays
+from keras_vqvae2.codes import codes_from_tfds, encode_dataset
+from keras_vqvae2.data import images_from_arrays
 
 
 def small(**changes):

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from keras_vqvae2 import VQVAE2, PixelSnailPrior
-from keras_vqvae2.data import codes_from_tfds, encode_dataset, images_from_folder
+from keras_vqvae2.codes import codes_from_tfds, encode_dataset
+from keras_vqvae2.data import images_from_folder
 
 grain = pytest.importorskip("grain")
 
@@ -203,7 +204,8 @@ def test_works_without_tensorflow(folder, codes):
     if keras.backend.backend() == "tensorflow":
         pytest.skip("TensorFlow is the backend")
     code = (
-        "from keras_vqvae2.data import codes_from_tfds, images_from_folder\n"
+        "from keras_vqvae2.codes import codes_from_tfds\n"
+        "from keras_vqvae2.data import images_from_folder\n"
         f"images = images_from_folder({str(folder)!r}, 16, 4, engine='grain', shuffle=True)\n"
         f"codes = codes_from_tfds({str(codes)!r}, 4, engine='grain')\n"
         "print([batch.shape[0] for batch in images], next(iter(codes))['top'].tolist())\n"

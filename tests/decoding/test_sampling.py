@@ -55,6 +55,23 @@ def test_the_ends_of_the_interval_give_codes_that_can_be_drawn():
 
 
 @pytest.mark.parametrize(
+    "settings", [{"temperature": t} for t in (1e-30, 1e-38, 1e-300)] + [{"top_p": 1e-60}], ids=str
+)
+def test_what_goes_to_zero_leaves_the_most_probable_code(settings):
+    assert draw([0.3, -1e5, 2.0, -np.inf, 1.999], EVEN, **settings).tolist() == [2] * len(EVEN)
+
+
+def test_more_codes_than_there_are():
+    np.testing.assert_allclose(shares([0.0, 1.0], top_k=2**40), shares([0.0, 1.0]))
+
+
+@pytest.mark.parametrize("settings", [{}, {"top_k": 2}, {"top_p": 0.5}, {"temperature": 1e-38}])
+def test_of_logits_that_are_not_finite_no_code_is_drawn(settings):
+    for logits in ([0.0, np.nan, 1.0], [np.nan] * 3, [0.0, np.inf, 1.0], [-np.inf] * 3):
+        assert draw(logits, [0.0, 0.9], **settings).tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize(
     "settings",
     [
         {"temperature": 0},
@@ -82,5 +99,29 @@ def test_uniforms_belong_to_seed_sample_and_level():
         sample_uniforms(3, range(5), "bottom", (4, 6)),
     ):
         assert not np.isin(other, all_of_them).any()
+    np.testing.assert_array_equal(sample_uniforms(3, [4], "top", (24,))[0], all_of_them[4].ravel())
+    assert sample_uniforms(2**64 - 1, [2**64 - 1], "top", (3, 2, 2)).shape == (1, 3, 2, 2)
     many = sample_uniforms(0, range(200), "top", (16, 16))
     assert abs(many.mean() - 0.5) < 0.005 and abs(many.var() - 1 / 12) < 0.002
+
+
+def test_uniforms_stay_what_they_were():
+    expected = np.array([[0.95191616, 0.73317635], [0.96618283, 0.77259314]], "float32")
+    np.testing.assert_array_equal(sample_uniforms(3, [4], "top", (2, 2))[0], expected)
+
+
+@pytest.mark.parametrize(
+    "seed, sample, name",
+    [
+        (2**64, 0, "seed"),
+        (-1, 0, "seed"),
+        (0.5, 0, "seed"),
+        (0, 2**64, "sample"),
+        (0, -1, "sample"),
+    ],
+)
+def test_numbers_that_do_not_fit_the_generator(seed, sample, name):
+    with pytest.raises(
+        ValueError, match=rf"Expected an integer in \[0, 2\*\*64\). Received: {name}="
+    ):
+        sample_uniforms(seed, [sample], "top", (2, 2))

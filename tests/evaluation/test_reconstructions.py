@@ -2,12 +2,8 @@ import numpy as np
 import pytest
 
 from keras_vqvae2 import VQVAE2
-from keras_vqvae2.metrics import (
-    LPIPS,
-    PeakSignalNoiseRatio,
-    StructuralSimilarity,
-    evaluate_reconstructions,
-)
+from keras_vqvae2.evaluation import evaluate_reconstructions
+from keras_vqvae2.metrics import LPIPS, PeakSignalNoiseRatio, StructuralSimilarity
 
 
 def small(**kwargs):

@@ -66,15 +66,54 @@ def test_position_by_position_equals_the_whole_map(rng):
     query = rng.normal(size=(2, 3, 4, 5)).astype("float32")
     source = rng.normal(size=(2, 3, 4, 6)).astype("float32")
     whole = numpy(attention(query, source))
-    cache, weights = attention.cache(2, 3, 4), attention.step_weights()
+    cache = attention._cache(2, 3, 4)
     for row in range(3):
-        fixed, left = attention.start_row(cache, row)
+        fixed, left = attention._start_row(cache, row)
         for column in range(4):
             at = (slice(None), row, column)
-            y = attention.step(weights, fixed, left, column, ops.convert_to_tensor(query[at]))
+            y = attention._step(fixed, left, column, ops.convert_to_tensor(query[at]))
             np.testing.assert_allclose(numpy(y), whole[at], atol=1e-5)
-            left = attention.remember(weights, left, column, ops.convert_to_tensor(source[at]))
-        cache = attention.finish_row(cache, left, row)
+            left = attention._remember(left, column, ops.convert_to_tensor(source[at]))
+        cache = attention._finish_row(cache, left, row)
+
+
+def test_float16_holds_scores_that_are_in_its_range_once_scaled(rng):
+    attention = CausalSelfAttention(64, num_heads=1, dtype="mixed_float16")
+    attention.build((1, 1, 4, 64), (1, 1, 4, 64))
+    attention.built = True
+    for projection in (attention.query_projection, attention.key_projection):
+        projection.kernel.assign(np.eye(64))
+    x = np.zeros((1, 1, 4, 64), "float32")
+    x[..., 0] = 500.0, 520.0, 510.0, 1.0  # products up to 265,200, scaled 33,150
+    x[..., 1:] = rng.normal(size=(1, 1, 4, 63))
+    whole = numpy(attention(x, x)).astype("float32")
+    np.testing.assert_allclose(whole, by_definition(x, x, attention), atol=0.2)
+    fixed, left = attention._start_row(attention._cache(1, 1, 4), 0)
+    for column in range(4):
+        here = ops.cast(x[:, 0, column], "float16")
+        y = attention._step(fixed, left, column, here)
+        np.testing.assert_allclose(numpy(y), whole[:, 0, column], atol=0.2)
+        left = attention._remember(left, column, here)
+
+
+def test_int8_projections_are_those_of_the_whole_map(rng):
+    attention = CausalSelfAttention(8, num_heads=2)
+    x = rng.normal(size=(2, 1, 4, 5)).astype("float32")
+    exact = numpy(attention(x, x))
+    for projection in (
+        attention.query_projection,
+        attention.key_projection,
+        attention.value_projection,
+    ):
+        projection.quantize("int8")
+    whole = numpy(attention(x, x))
+    assert 0 < np.abs(whole - exact).max() < 0.05
+    fixed, left = attention._start_row(attention._cache(2, 1, 4), 0)
+    for column in range(4):
+        here = ops.convert_to_tensor(x[:, 0, column])
+        y = attention._step(fixed, left, column, here)
+        np.testing.assert_allclose(numpy(y), whole[:, 0, column], atol=1e-5)
+        left = attention._remember(left, column, here)
 
 
 def test_dropout_acts_in_training_only(rng):

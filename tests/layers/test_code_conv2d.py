@@ -28,11 +28,11 @@ def test_position_by_position_equals_the_whole_map(rng, kernel_size):
     codes = rng.integers(6, size=(2, 5, 7)).astype("int32")
     conv = CodeConv2D(4, kernel_size, num_embeddings=6, mask_type="A")
     whole = numpy(conv(codes))
-    cache, weights = conv.cache(2, 7), conv.step_weights()
+    cache, weights = conv._cache(2, 7), conv._step_weights()
     for row in range(5):
-        above, left = conv.above(weights, cache), conv.start(2)
+        above, left = conv._above(weights, cache), conv._start(2)
         for column in range(7):
-            y = conv.step(weights, left, above[:, column])
+            y = conv._step(weights, left, above[:, column])
             np.testing.assert_allclose(numpy(y), whole[:, row, column], atol=1e-5)
             left = ops.concatenate([left, codes[:, row, column : column + 1]], axis=1)[:, 1:]
         if conv.rows_above:

@@ -46,13 +46,13 @@ def test_position_by_position_equals_the_whole_map(rng, mask_type, conditioned):
     block(x, condition=condition, labels=labels)
     randomize(block, rng)
     whole = numpy(block(x, condition=condition, labels=labels))
-    caches, weights = block.cache(2, 6, 3), block.step_weights()
+    caches, weights = block._cache(2, 6, 3), block._step_weights()
     for row in range(4):
         of_row = None if condition is None else ops.convert_to_tensor(condition[:, row])
-        columns, left = block.start_row(weights, caches, of_row, labels)
+        columns, left = block._start_row(weights, caches, of_row, labels)
         inputs = []
         for column in range(6):
-            y, left, to_cache = block.step(
+            y, left, to_cache = block._step(
                 weights,
                 [part[:, column] for part in columns],
                 left,
@@ -68,8 +68,8 @@ def test_one_point_equals_the_whole_map(rng):
     block = GatedResidualBlock(5)
     x, auxiliary = (rng.normal(size=(2, 1, 1, n)).astype("float32") for n in (3, 4))
     whole = numpy(block(x, auxiliary))
-    point = block.point(
-        block.step_weights(),
+    point = block._point(
+        block._step_weights(),
         ops.convert_to_tensor(x[:, 0, 0]),
         ops.convert_to_tensor(auxiliary[:, 0, 0]),
     )

@@ -45,12 +45,12 @@ def test_position_by_position_equals_the_whole_map(rng, kernel_size, mask_type):
     conv.built = True
     conv.bias.assign(rng.normal(size=4))
     whole = numpy(conv(x))
-    cache, weights = conv.cache(2, 7, 3), conv.step_weights()
+    cache, weights = conv._cache(2, 7, 3), conv._step_weights()
     for row in range(6):
-        above, left = conv.above(weights, cache), conv.start(2, 3)
+        above, left = conv._above(weights, cache), conv._start(2, 3)
         for column in range(7):
             here = ops.convert_to_tensor(x[:, row, column])
-            y, left = conv.step(weights, left, above[:, column], here)
+            y, left = conv._step(weights, left, above[:, column], here)
             np.testing.assert_allclose(numpy(y), whole[:, row, column], atol=1e-5)
         if conv.rows_above:
             cache = ops.concatenate([cache[:, 1:], x[:, row : row + 1]], axis=1)

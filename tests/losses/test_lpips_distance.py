@@ -5,7 +5,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_vqvae2.metrics import LPIPS, LPIPSDistance, lpips_weights
+from keras_vqvae2.losses import LPIPSDistance, lpips_weights
+from keras_vqvae2.metrics import LPIPS
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,11 @@
 import keras
 import numpy as np
 import pytest
-from keras_vqvae2.models.generator_checks import touched
 
 from keras_vqvae2 import VQVAE2, HierarchicalImageGenerator, PixelSnailPrior
 from keras_vqvae2.data import sample_photographs
 from keras_vqvae2.metrics import FrechetDistance, PrecisionRecall
+from keras_vqvae2.models.image_generator import touched
 
 SMALL = {
     "num_embeddings": 12,
@@ -121,7 +121,7 @@ def test_codes_that_touch_the_mask_and_their_neighbours_are_drawn():
     np.testing.assert_array_equal(touched(mask, (4, 4))[0], expected)
 
 
-def test_an_interrupt_returns_the_finished_batches(generator, monkeypatch):
+def test_batches_are_there_before_an_interrupt_that_goes_through(generator, monkeypatch):
     whole = generator.generate(3, verbose=0)
     bottom = generator.priors["bottom"]
     draw, calls = bottom._draw, []
@@ -133,12 +133,20 @@ def test_an_interrupt_returns_the_finished_batches(generator, monkeypatch):
         return draw(*args)
 
     monkeypatch.setattr(bottom, "_draw", interrupted)
-    with pytest.warns(UserWarning, match="Interrupted"):
-        images = generator.generate(3, batch_size=2, verbose=0)
-    np.testing.assert_allclose(images, whole[:2], atol=1e-5)
+    batches = generator.generate_batches(3, batch_size=2, verbose=0)
+    np.testing.assert_allclose(next(batches), whole[:2], atol=1e-5)
+    with pytest.raises(KeyboardInterrupt):
+        next(batches)
     calls[:] = [0]
-    with pytest.warns(UserWarning, match="Interrupted"):
-        assert generator.generate(3, verbose=0).shape == (0, 16, 16, 3)
+    with pytest.raises(KeyboardInterrupt):
+        generator.generate(3, verbose=0)
+
+
+def test_batches_check_their_arguments_at_the_call(generator):
+    with pytest.raises(ValueError, match="num_images=0"):
+        generator.generate_batches(0)
+    with pytest.raises(ValueError, match="first_image=-1"):
+        generator.generate_batches(1, first_image=-1)
 
 
 @pytest.mark.parametrize("weights_dtype", [None, "float16"])

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from keras_vqvae2.models import preset_files, preset_model
-from keras_vqvae2.models.preset_model import PresetModel, register_presets
+from keras_vqvae2.models.preset_model import PresetModel
+from keras_vqvae2.models.preset_registry import register_presets
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae2")

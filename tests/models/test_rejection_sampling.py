@@ -219,31 +219,6 @@ def test_the_best_candidates_are_images_of_the_generator(generator, batch_size):
     np.testing.assert_allclose(alone[0], result.images[0], atol=1e-5)
 
 
-def test_an_interrupt_returns_the_best_of_the_finished_batches(generator, monkeypatch):
-    bottom = generator.priors["bottom"]
-    draw, calls = bottom._draw, []
-
-    def interrupted(*args):
-        calls.append(0)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return draw(*args)
-
-    monkeypatch.setattr(bottom, "_draw", interrupted)
-    arguments = (2, by_brightness, 0.25)
-    with pytest.warns(UserWarning, match="Interrupted: the best of 4 candidates"):
-        result = generator.generate_best(*arguments, batch_size=2, verbose=0)
-    assert result.candidates == {0: 2, 1: 2} and result.acceptance_rate == 0.5
-    monkeypatch.undo()
-    expected = generator.generate_best(2, by_brightness, 0.5, batch_size=2, verbose=0)
-    np.testing.assert_array_equal(result.numbers, expected.numbers)
-    monkeypatch.setattr(bottom, "_draw", interrupted)
-    calls[:] = [0, 0]
-    with pytest.warns(UserWarning, match="Interrupted: the best of 0 candidates"):
-        result = generator.generate_best(*arguments, batch_size=2, verbose=0)
-    assert result.images.shape == (0, 16, 16, 3) and result.acceptance_rate == 0
-
-
 @pytest.mark.parametrize(
     "changes, message",
     [

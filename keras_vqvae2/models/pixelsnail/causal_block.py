@@ -165,22 +165,25 @@ class CausalBlock(keras.layers.Layer):
 
     # === One position after the other ===
 
-    def cache(self, batch: int, rows: int, columns: int, channels: int) -> TensorTree:
-        layers = [layer.cache(batch, columns, channels) for layer in self.layers]
+    def _cache(self, batch: int, rows: int, columns: int, channels: int) -> TensorTree:
+        """The state before the first row."""
+        layers = [layer._cache(batch, columns, channels) for layer in self.layers]
         return {
             "layers": layers,
-            "attention": self.attention.cache(batch, rows, columns) if self.attention_heads else (),
+            "attention": self.attention._cache(batch, rows, columns)
+            if self.attention_heads
+            else (),
         }
 
-    def step_weights(self) -> TensorTree:
-        """The weights of the parts, for `start_row`, `step` and `remember`."""
-        weights = {"layers": [layer.step_weights() for layer in self.layers]}
-        names = ("key_block", "query_block", "attention", "out_block")
+    def _step_weights(self) -> TensorTree:
+        """The weights of the parts, for `_start_row`, `_step` and `_remember`."""
+        weights = {"layers": [layer._step_weights() for layer in self.layers]}
+        names = ("key_block", "query_block", "out_block")
         for name in names if self.attention_heads else ("gather",):
-            weights[name] = getattr(self, name).step_weights()
+            weights[name] = getattr(self, name)._step_weights()
         return weights
 
-    def start_row(
+    def _start_row(
         self,
         weights: TensorTree,
         cache: TensorTree,
@@ -191,7 +194,7 @@ class CausalBlock(keras.layers.Layer):
         """Prepares a row.
 
         Args:
-            weights: What `step_weights` returned.
+            weights: What `_step_weights` returned.
             cache: The state after the rows before.
             row: int32 of shape `()`.
             condition: None, or the row's conditions, shape `(batch, columns, units)`.
@@ -202,7 +205,7 @@ class CausalBlock(keras.layers.Layer):
             (shapes `(batch, columns, …)`), and the state before the first column.
         """
         started = [
-            layer.start_row(layer_weights, layer_cache, condition, labels)
+            layer._start_row(layer_weights, layer_cache, condition, labels)
             for layer, layer_weights, layer_cache in zip(
                 self.layers, weights["layers"], cache["layers"]
             )
@@ -210,10 +213,10 @@ class CausalBlock(keras.layers.Layer):
         columns, left = ([part[i] for part in started] for i in range(2))
         fixed = empty = ()
         if self.attention_heads:
-            fixed, empty = self.attention.start_row(cache["attention"], row)
+            fixed, empty = self.attention._start_row(cache["attention"], row)
         return fixed, columns, {"layers": left, "attention": empty}
 
-    def step(
+    def _step(
         self,
         weights: TensorTree,
         fixed: TensorTree,
@@ -226,12 +229,12 @@ class CausalBlock(keras.layers.Layer):
         """Advances by one column, all tensors of shape `(batch, …)`.
 
         Returns:
-            A tuple `(outputs, features, left, to_cache)`; `features` are what `remember` takes.
+            A tuple `(outputs, features, left, to_cache)`; `features` are what `_remember` takes.
         """
         x, lefts, to_cache = inputs, [], []
         parts = zip(self.layers, weights["layers"], columns, left["layers"])
         for layer, layer_weights, column_of_layer, layer_left in parts:
-            x, layer_left, layer_cache = layer.step(layer_weights, column_of_layer, layer_left, x)
+            x, layer_left, layer_cache = layer._step(layer_weights, column_of_layer, layer_left, x)
             lefts.append(layer_left)
             to_cache.append(layer_cache)
         memory = left["attention"]
@@ -240,11 +243,11 @@ class CausalBlock(keras.layers.Layer):
         if not self.attention_heads:
             gather = weights["gather"]
             return ops.matmul(query, gather["row"]) + gather["bias"], x, left, to_cache
-        query = self.query_block.point(weights["query_block"], query)
-        attended = self.attention.step(weights["attention"], fixed, memory, column, query)
-        return self.out_block.point(weights["out_block"], x, attended), x, left, to_cache
+        query = self.query_block._point(weights["query_block"], query)
+        attended = self.attention._step(fixed, memory, column, query)
+        return self.out_block._point(weights["out_block"], x, attended), x, left, to_cache
 
-    def remember(
+    def _remember(
         self,
         weights: TensorTree,
         left: TensorTree,
@@ -257,11 +260,11 @@ class CausalBlock(keras.layers.Layer):
         if not self.attention_heads:
             return left
         key = ops.concatenate([raw, features, background], axis=-1)  # (B, raw + C + 2)
-        key = self.key_block.point(weights["key_block"], key)
-        memory = self.attention.remember(weights["attention"], left["attention"], column, key)
+        key = self.key_block._point(weights["key_block"], key)
+        memory = self.attention._remember(left["attention"], column, key)
         return {**left, "attention": memory}
 
-    def finish_row(
+    def _finish_row(
         self, cache: TensorTree, left: TensorTree, to_cache: TensorTree, row: Tensor
     ) -> TensorTree:
         """The cache after a row whose convolutions had the inputs `to_cache`, `(B, W, C)`."""
@@ -271,7 +274,7 @@ class CausalBlock(keras.layers.Layer):
         ]
         attention = ()
         if self.attention_heads:
-            attention = self.attention.finish_row(cache["attention"], left["attention"], row)
+            attention = self.attention._finish_row(cache["attention"], left["attention"], row)
         return {"layers": layers, "attention": attention}
 
     def get_config(self) -> Config:

@@ -20,10 +20,11 @@ class PositionPlanes(keras.layers.Layer):
     """
 
     def call(self, inputs: Tensor) -> Tensor:
-        planes = self.planes(*inputs.shape[1:3])
+        planes = self._planes(*inputs.shape[1:3])
         return ops.broadcast_to(planes, (ops.shape(inputs)[0], *planes.shape))
 
-    def planes(self, rows: int, columns: int) -> Tensor:
+    def _planes(self, rows: int, columns: int) -> Tensor:
+        """The planes of a map of this size, `(rows, columns, 2)`."""
         planes = ops.meshgrid(
             ops.arange(rows, dtype="float32") / rows - 0.5,
             ops.arange(columns, dtype="float32") / columns - 0.5,
@@ -67,6 +68,7 @@ class RowContext(keras.layers.Layer):
                 self.units,
                 (1, 3),
                 padding="same",
+                data_format="channels_last",
                 dilation_rate=(1, 2**i),
                 dtype=self.dtype_policy,
                 name=f"conv_{i}",
@@ -75,9 +77,9 @@ class RowContext(keras.layers.Layer):
             self.convs.append(conv)
 
     def call(self, inputs: Tensor) -> Tensor:
-        return ops.pad(self.of_rows(inputs)[:, :-1], ((0, 0), (1, 0), (0, 0), (0, 0)))
+        return ops.pad(self._of_rows(inputs)[:, :-1], ((0, 0), (1, 0), (0, 0), (0, 0)))
 
-    def of_rows(self, codes: Tensor) -> Tensor:
+    def _of_rows(self, codes: Tensor) -> Tensor:
         """Features of rows, each from its own codes only: what the row below it will see."""
         x = self.embedding(codes)  # (B, H, W, units)
         for conv in self.convs:
@@ -166,6 +168,7 @@ class ConditioningStack(keras.layers.Layer):
                 2 * self.factor,
                 strides=self.factor,
                 padding="same",
+                data_format="channels_last",
                 dtype=self.dtype_policy,
                 name="upsampler",
             )
@@ -252,16 +255,16 @@ class OutputStack(keras.layers.Layer):
 
     # === One position after the other ===
 
-    def step_weights(self) -> TensorTree:
-        """The weights of the parts, for `point`."""
-        blocks = [block.step_weights() for block in self.blocks]
-        return {"blocks": blocks, "logits": self.logits.step_weights()}
+    def _step_weights(self) -> TensorTree:
+        """The weights of the parts, for `_point`."""
+        blocks = [block._step_weights() for block in self.blocks]
+        return {"blocks": blocks, "logits": self.logits._step_weights()}
 
-    def point(self, weights: TensorTree, inputs: Tensor) -> Tensor:
+    def _point(self, weights: TensorTree, inputs: Tensor) -> Tensor:
         """Logits of one position, float32: `(batch, channels)` to `(batch, num_embeddings)`."""
         x = inputs
         for block, block_weights in zip(self.blocks, weights["blocks"]):
-            x = block.point(block_weights, x)
+            x = block._point(block_weights, x)
         logits = weights["logits"]
         return ops.cast(ops.matmul(ops.elu(x), logits["row"]) + logits["bias"], "float32")
 

@@ -481,12 +481,10 @@ class VQVAE2(PresetModel):
                 f"Received: codes of shapes {received}"
             )
         batch, rows, columns = sizes.pop()
-        return {
-            level: known.get(
-                level, np.full((batch, round(rows * h), round(columns * w)), -1)
-            ).astype("int32")
-            for level, (h, w) in unit.items()
-        }
+        for level, (unit_rows, unit_columns) in unit.items():
+            shape = (batch, round(rows * unit_rows), round(columns * unit_columns))
+            known.setdefault(level, np.full(shape, -1))
+        return {level: known[level].astype("int32") for level in unit}
 
     def code_shapes(self, image_size: Sequence[int] | None = None) -> dict[str, tuple[int, int]]:
         """Sizes of the code maps.

@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -79,8 +80,39 @@ def test_half_precision_decodes_what_it_predicts(make, batch, stepwise):
     np.testing.assert_allclose(stepwise(prior, codes), whole, atol=0.1 * np.abs(whole).max())
 
 
+@pytest.fixture
+def channels_first():
+    before = keras.config.image_data_format()
+    keras.config.set_image_data_format("channels_first")
+    yield
+    keras.config.set_image_data_format(before)
+
+
+def test_maps_are_channels_last_whatever_keras_is_set_to(make, batch, stepwise, channels_first):
+    case = CASES["two conditions, labels, learned upsampling, many blocks"]
+    prior = make(**case, row_context=True)
+    codes = batch(prior)
+    np.testing.assert_allclose(stepwise(prior, codes), prior.predict(codes, verbose=0), atol=1e-4)
+
+
+def test_int8_draws_from_what_it_predicts(make, batch, stepwise):
+    prior = make(**CASES["no attention, condition"] | {"attention_heads": 2, "num_classes": 2})
+    codes = batch(prior)
+    before = stepwise(prior, codes)
+    prior.quantize("int8")
+    whole = prior.predict(codes, verbose=0)
+    assert np.abs(before - whole).max() > 1e-3
+    np.testing.assert_allclose(stepwise(prior, codes), whole, atol=1e-3)
+
+
+def test_a_diverged_prior_draws_nothing(make):
+    prior = make((4, 4))
+    prior.get_layer("output_stack").logits.bias.assign(np.full(12, np.nan))
+    with pytest.raises(ValueError, match="Expected finite logits"):
+        prior.generate(1, verbose=0)
+
+
 def test_memory_of_the_cache(make):
     prior = make((4, 6), attention_heads=2, kernel_size=5, num_blocks=1)
-    steps = prior._row_decoder.steps
     codes, inputs, keys = 3 * 2 * 6, 3 * 2 * 6 * (8 + 6), 2 * 3 * 4 * 6 * 4
-    assert steps.cache_bytes(3) == 4 * (codes + inputs + keys)
+    assert prior._row_decoder.cache_bytes(3) == 4 * (codes + inputs + keys)

@@ -8,7 +8,7 @@ from keras_vqvae2 import VQVAE2, PresetModel
 from keras_vqvae2.data import sample_photographs
 from keras_vqvae2.metrics import PeakSignalNoiseRatio
 from keras_vqvae2.models import preset_files
-from keras_vqvae2.models.preset_model import PresetUser
+from keras_vqvae2.models.preset_registry import RegisteredPresets
 from keras_vqvae2.models.vqvae2.vqvae2_presets import VQVAE2_PRESETS
 
 ROOT = Path(__file__).parents[3]
@@ -61,7 +61,7 @@ def test_a_trained_preset_reconstructs_photographs_it_never_saw(name):
 
 
 def test_metrics_are_those_of_the_cards():
-    trained = {k: entry for k, entry in PresetUser.presets.items() if entry["has_weights"]}
+    trained = {k: entry for k, entry in RegisteredPresets().__get__(None, object).items() if entry["has_weights"]}
     assert len(trained) == 8  # two generators and their parts
     for name, entry in trained.items():
         card = (ROOT / entry["card"]).read_text()

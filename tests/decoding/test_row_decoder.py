@@ -1,0 +1,103 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_vqvae2.decoding.row_decoder import RowDecoder
+from keras_vqvae2.decoding.sampling import Sampling
+from keras_vqvae2.decoding.steps import Steps
+
+CODES = 7
+
+
+class SumOfNeighbours(Steps):
+    """The code is `code above + code to the left + condition + label + 1`, without a doubt."""
+
+    def __init__(self, scale):
+        self.scale = scale
+
+    def weights(self):
+        return {"doubled": 2 * ops.convert_to_tensor(self.scale)}
+
+    def cache(self, batch):
+        return {"above": ops.zeros((batch, 4), "int32"), "rows": ops.zeros((batch,), "int32")}
+
+    def start_row(self, weights, state, row, condition, labels):
+        columns = state["above"] + ops.cast(condition[..., 0], "int32") + labels[:, None]
+        return ops.equal(row, state["rows"][0]), columns, ops.zeros_like(labels)
+
+    def step(self, weights, fixed, left, column, columns):
+        code = (columns + left + 1) % CODES
+        one_hot = ops.cast(ops.arange(CODES)[None] == code[:, None], "float32")
+        return weights["doubled"] * ops.where(fixed, one_hot, -one_hot), left, column
+
+    def remember(self, weights, left, column, columns, features, codes):
+        return codes, codes + 0 * features
+
+    def finish_row(self, weights, state, left, to_cache, row, codes):
+        return {"above": to_cache, "rows": state["rows"] + 1}
+
+
+@pytest.fixture(scope="module")
+def scale():
+    return keras.Variable(50.0, trainable=False)
+
+
+@pytest.fixture(scope="module")
+def decoder(scale):
+    return RowDecoder(SumOfNeighbours(scale), [scale])
+
+
+@pytest.fixture
+def draw(decoder, rng):
+    """`draw(given)`: maps of 3 rows and 4 columns, two at a time."""
+    condition = ops.convert_to_tensor(rng.integers(CODES, size=(2, 3, 4, 1)).astype("float32"))
+    labels = np.array([0, 3], "int32")
+
+    def run(given):
+        uniforms = np.full(given.shape, 0.5, "float32")
+        rows = list(decoder.rows(Sampling(), given, uniforms, condition, labels))
+        return np.stack([codes for codes, _ in rows], axis=1)
+
+    def expected(given):
+        codes, extra = given.copy(), ops.convert_to_numpy(condition)[..., 0].astype(int)
+        for at in np.ndindex(2, 3, 4):
+            image, row, column = at
+            if given[at] < 0:
+                above = codes[image, row - 1, column] if row else 0
+                left = codes[image, row, column - 1] if column else 0
+                codes[at] = (above + left + extra[at] + labels[image] + 1) % CODES
+        return codes
+
+    return run, expected
+
+
+def test_each_code_follows_from_those_before_it(draw):
+    run, expected = draw
+    nothing = np.full((2, 3, 4), -1, "int32")
+    np.testing.assert_array_equal(run(nothing), expected(nothing))
+
+
+def test_given_codes_stay_and_are_seen(draw, rng):
+    run, expected = draw
+    given = np.where(rng.random((2, 3, 4)) < 0.5, -1, rng.integers(CODES, size=(2, 3, 4)))
+    given = given.astype("int32")
+    np.testing.assert_array_equal(run(given), expected(given))
+
+
+def test_logits_that_are_not_finite_are_an_error(draw, scale):
+    run, _ = draw
+    given = np.full((2, 3, 4), -1, "int32")
+    given[:, 0] = 1  # a row in which nothing is drawn
+    scale.assign(np.nan)
+    try:
+        with pytest.raises(ValueError, match="Expected finite logits.*Received: logits of row 1"):
+            run(given)
+        given[:] = 1
+        assert (run(given) == 1).all()
+    finally:
+        scale.assign(50.0)
+
+
+def test_memory_between_rows(decoder):
+    assert decoder.cache_bytes(3) == 4 * (3 * 4 + 3)
