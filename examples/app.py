@@ -16,7 +16,7 @@ import command_line
 import playground
 from absl import flags
 from PIL import Image
-from sample_quality import markdown_table
+from reports import markdown_table
 
 import keras_vqvae2
 
@@ -26,6 +26,7 @@ except ImportError:
     sys.exit("app: the page needs Gradio. Install it with `pip install -e '.[app]'`.")
 
 FLAGS = flags.FLAGS
+command_line.define("register")
 flags.DEFINE_list(
     "preset", ["clothing_64", "imagenette_128"], "HierarchicalImageGenerator presets to offer."
 )
@@ -66,7 +67,7 @@ def sampling(own, temperature, top_p, seed):
 
 
 def label_choices(opened):
-    names = opened.label_names
+    names = opened.generator.class_names
     choices = [playground.EVERY_LABEL, *names]
     return {"choices": choices, "value": choices[0], "interactive": bool(names)}
 

@@ -14,19 +14,18 @@ that is chosen goes with the generator: examples/generate.py --save_preset with 
 
 import itertools
 import json
-from pathlib import Path
 
 import command_line
 import image_sources
 import keras
 from absl import flags
-from sample_quality import cached_features, compare, markdown_table, read_images
+from reports import markdown_table
 
 import keras_vqvae2
 from keras_vqvae2.files import replacing
 
 FLAGS = flags.FLAGS
-command_line.define("preset", "output", "cache", "seed")
+command_line.define("preset", "output", "cache", "seed", "register")
 flags.DEFINE_string("validation", None, "Folder of held-out images, a folder a class.")
 flags.DEFINE_list("temperatures", ["1", "0.9", "0.8"], "Temperatures to compare.")
 flags.DEFINE_list("top_ps", ["1", "0.95", "0.9"], "Probabilities of top-p to compare.")
@@ -52,15 +51,17 @@ def choose():
     )
     keras.utils.set_random_seed(FLAGS.seed)
     extractor = keras_vqvae2.features.efficientnet_lite0()
-    images, labels = read_images(FLAGS.validation, generator.vqvae.image_shape[:2])
-    reference = cached_features(extractor, images, Path(FLAGS.cache).expanduser())
+    size = generator.vqvae.image_shape[:2]
+    images, labels = image_sources.read_images(FLAGS.validation, size)
+    reference = image_sources.read_features(extractor, images)
     for temperature, top_p in pairs:
         setting = {"temperature": temperature, "top_p": top_p}
         if any(setting.items() <= row.items() for row in rows):
             continue
         samples = generator.generate(len(labels), labels, seed=FLAGS.seed, **setting)
-        features = extractor.extract(command_line.all_drawn(samples, len(labels)))
-        rows.append({**setting, **compare(extractor, features, reference)})
+        features = extractor.extract(samples)
+        measured = keras_vqvae2.evaluation.evaluate_samples(features, reference, extractor)
+        rows.append({**setting, **measured})
         with replacing(path) as temporary:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
     text = markdown_table(list(rows[0]), [row.values() for row in rows])

@@ -8,6 +8,7 @@
 """
 
 import functools
+import importlib.util
 import os
 import re
 import sys
@@ -72,6 +73,11 @@ _SHARED = {
     "worker": functools.partial(
         flags.DEFINE_integer, default=0, lower_bound=0, help="Which of them this one is, from 0."
     ),
+    "register": functools.partial(
+        flags.DEFINE_list,
+        default=[],
+        help="Python files of your own, run first: they register the classes that presets name.",
+    ),
     "cache": functools.partial(
         flags.DEFINE_string,
         default="~/.keras/keras_vqvae2/features",
@@ -99,6 +105,8 @@ def run(name, function, go_on="What is written stays."):
         try:
             if len(arguments) > 1:
                 raise ValueError(f"Expected flags, such as --name=value. Received: {arguments[1]}")
+            for path in FLAGS.register if "register" in FLAGS else ():
+                load_file(path)
             function()
         except EXPECTED_ERRORS as error:
             _stop(name, error)
@@ -126,6 +134,19 @@ def _parse(name, arguments):
 def _stop(name, message, code=1):
     print(f"{name}: {' '.join(str(message).split())}", file=sys.stderr)
     sys.exit(code)
+
+
+@functools.cache
+def load_file(path):
+    """The module of a Python file. It is run once; others import it by the name of the file."""
+    path = Path(path)
+    if not (path.is_file() and path.suffix == ".py"):
+        raise ValueError(f"Expected a Python file. Received: {path}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(path.stem, module)
+    spec.loader.exec_module(module)
+    return module
 
 
 def announce(what, models, data, work, output, devices="1 device"):
@@ -196,10 +217,3 @@ def check_worker():
         raise ValueError(
             f"Expected a --worker below {FLAGS.num_workers}. Received: --worker={FLAGS.worker}"
         )
-
-
-def all_drawn(images, count):
-    """The images, of which a generator returns fewer than `count` after Ctrl-C."""
-    if len(images) < count:
-        raise KeyboardInterrupt
-    return images

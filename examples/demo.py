@@ -7,14 +7,14 @@ import time
 from pathlib import Path
 
 import command_line
+import reports
 from absl import flags
 
 import keras_vqvae2
-from keras_vqvae2.callbacks.reconstruction_grid import reconstruction_rows
-from keras_vqvae2.plots import save_image_rows
+from keras_vqvae2.plots import reconstruction_rows, save_image_rows
 
 FLAGS = flags.FLAGS
-command_line.define("images_per_class", "seed", preset="clothing_64")
+command_line.define("images_per_class", "seed", "register", preset="clothing_64")
 flags.DEFINE_string("reconstructions", "demo_reconstructions.png", "The first picture to write.")
 flags.DEFINE_string("samples", "demo_samples.png", "The second.")
 
@@ -33,16 +33,12 @@ def reconstruct(vqvae):
     print(f"Wrote {FLAGS.reconstructions}.")
 
 
-def sample(generator, names):
+def sample(generator, labels, names):
     started = time.time()
-    each = FLAGS.images_per_class
-    labels = [label for label in names for _ in range(each)] if generator.num_classes else None
-    count = len(names) * each
+    count = len(names) * FLAGS.images_per_class
     images = generator.generate(count, labels, seed=FLAGS.seed, batch_size=count)
-    images = command_line.all_drawn(images, count)
-    rows = images.reshape(len(names), each, *images.shape[1:])
     title = f"{FLAGS.preset}: not reconstructed, invented"
-    save_image_rows(dict(zip(map(str, names), rows)), FLAGS.samples, title)
+    reports.save_grid(images, names, FLAGS.samples, title)
     print(f"Wrote {FLAGS.samples}: {len(images)} images in {time.time() - started:.1f} s.")
 
 
@@ -50,7 +46,7 @@ def demonstrate():
     for flag in ("reconstructions", "samples"):
         command_line.folder_to_write(flag, Path(FLAGS[flag].value).parent)
     generator = keras_vqvae2.HierarchicalImageGenerator.from_preset(FLAGS.preset)
-    names = generator.label_names or list(range(generator.num_classes or 1))
+    labels, names = reports.labels_of_rows(generator, FLAGS.images_per_class)
     command_line.announce(
         f"generator {FLAGS.preset}",
         command_line.parts(generator),
@@ -60,7 +56,7 @@ def demonstrate():
         f"{FLAGS.reconstructions}, {FLAGS.samples}",
     )
     reconstruct(generator.vqvae)
-    sample(generator, names)
+    sample(generator, labels, names)
 
 
 if __name__ == "__main__":

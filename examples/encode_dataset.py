@@ -36,6 +36,7 @@ import keras_vqvae2
 
 FLAGS = flags.FLAGS
 command_line.define("preset", "data", "output", "batch_size", "engine", "num_workers", "worker")
+command_line.define("register")
 flags.DEFINE_string("split", "train", "Name of the split to write.")
 flags.DEFINE_string("source_split", None, "Split of a TFDS source; that of --split by default.")
 flags.DEFINE_bool("labels", True, "Whether the images have labels, which are kept.")

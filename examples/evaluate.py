@@ -33,21 +33,20 @@ images.
 import functools
 import json
 import time
-from pathlib import Path
 
 import command_line
 import image_sources
 import keras
 import numpy as np
-import sample_quality
 from absl import flags
-from sample_quality import markdown_table, read_images
+from image_sources import read_features, read_images
+from reports import labels_of_rows, markdown_table, save_grid
 
 import keras_vqvae2
+from keras_vqvae2 import evaluation, metrics
 from keras_vqvae2 import features as feature_extractors
-from keras_vqvae2.callbacks.reconstruction_grid import reconstruction_rows
 from keras_vqvae2.files import replacing
-from keras_vqvae2.plots import save_image_rows
+from keras_vqvae2.plots import reconstruction_rows, save_curves, save_image_rows
 
 SECTIONS = ["reconstruction", "priors", "nearest", "samples", "accuracy"]
 EXTRACTORS = {
@@ -57,6 +56,7 @@ EXTRACTORS = {
 
 FLAGS = flags.FLAGS
 command_line.define("preset", "output", "batch_size", "images_per_class", "seed", "cache")
+command_line.define("register")
 flags.DEFINE_string("train", None, "Folder of training images, a folder a class.")
 flags.DEFINE_string("validation", None, "Folder of held-out images, a folder a class.")
 flags.DEFINE_string("images", None, "Folder of generated images, in place of --preset.")
@@ -99,78 +99,73 @@ def measure_priors(generator, train, validation):
     return measured
 
 
-def small_pixels(images, factor=4):
-    """Rows of pixels in `[0, 1]` at a quarter of the resolution."""
-    n, height, width, channels = images.shape
-    cells = images.reshape(n, height // factor, factor, width // factor, factor, channels)
-    small = cells.mean(axis=(2, 4), dtype="float32") / (255 if images.dtype == np.uint8 else 1)
-    return small.reshape(n, -1)
-
-
-def nearest(queries, images):
-    """Index of the nearest of `images` or their mirror images, and its distance, for each query."""
-    queries, squares = small_pixels(queries), []
-    for rows in (small_pixels(images), small_pixels(images[:, :, ::-1])):
-        square = (queries**2).sum(1)[:, None] - 2 * queries @ rows.T + (rows**2).sum(1)
-        squares.append(np.maximum(square, 0) / queries.shape[1])
-    square = np.minimum(*squares)
-    return square.argmin(axis=1), np.sqrt(square.min(axis=1))
-
-
-def draw(generator, labels, count, seed):
-    return command_line.all_drawn(generator.generate(count, labels, seed=seed), count)
-
-
-def class_names(generator):
-    return generator.label_names or [f"class {i}" for i in range(generator.num_classes or 1)]
-
-
 def measure_nearest(generator, train, validation, output):
     """Draws samples. Returns how near they and the validation images are to training images."""
-    each, names = FLAGS.images_per_class, class_names(generator)
-    labels = np.repeat(np.arange(len(names)), each) if generator.num_classes else None
-    samples = draw(generator, labels, len(names) * each, FLAGS.seed)
-    rows = samples.reshape(len(names), each, *samples.shape[1:])
-    save_image_rows(dict(zip(names, rows)), output / "samples.png", FLAGS.preset)
-    places, distances = nearest(samples, train[0])
+    labels, names = labels_of_rows(generator, FLAGS.images_per_class)
+    samples = generator.generate(len(names) * FLAGS.images_per_class, labels, seed=FLAGS.seed)
+    save_grid(samples, names, output / "samples.png", FLAGS.preset)
+    places, distances = evaluation.nearest_images(samples, train[0])
     shown = slice(0, None, max(1, -(-len(samples) // 10)))
     rows = {"sample": samples[shown], "nearest": train[0][places[shown]] / 255.0}
     save_image_rows(rows, output / "nearest.png", f"{FLAGS.preset}: nearest training images")
-    _, held_out = nearest(validation[0], train[0])
+    _, held_out = evaluation.nearest_images(validation[0], train[0])
     return {"samples": float(np.median(distances)), "validation": float(np.median(held_out))}
 
 
 def measure_samples(generator, extractor, rates, train, validation, output):
     """The rows of the table of samples, and what they were measured with."""
-    cache = Path(FLAGS.cache).expanduser()
     order = np.random.default_rng(0).permutation(len(validation[0]))
     images, labels = validation[0][order], validation[1][order]
-    quality = sample_quality.SampleQuality(
-        extractor,
-        train=(sample_quality.cached_features(extractor, train[0], cache), train[1]),
-        reference=(sample_quality.cached_features(extractor, images, cache), labels),
-        count=FLAGS.num_samples,
-    )
+    real, known = read_features(extractor, images), read_features(extractor, train[0])
+    names = keras_vqvae2.data.class_names(FLAGS.train)
+    classifier = evaluation.LabelClassifier.fit(extractor, known, train[1], names)
+    count = min(FLAGS.num_samples or len(labels), len(labels), len(train[1]))
+
+    def row(features, labels=None):
+        found = {} if labels is None else {"label found": classifier.accuracy(features, labels)}
+        return {**evaluation.evaluate_samples(features, real, extractor), **found}
+
     if generator is None:
         generated, _ = read_images(FLAGS.images, images.shape[1:3])
-        return quality.report({FLAGS.images: quality.compare(extractor.extract(generated))})
-    vqvae = generator.vqvae
-    reconstructions = extractor.extract(vqvae.decode(vqvae.encode(images)))
-    rows = quality.rows_of_samples(generator, rates, FLAGS.seed, reconstructions)
-    sample_quality.draw_rates(rates, rows, output / "rates.png")
-    each, names = FLAGS.images_per_class, class_names(generator)
-    best = generator.generate_best(
-        len(names) * each,
-        quality.classify,
-        min(rates),
-        labels=np.repeat(np.arange(len(names)), each),
-        seed=FLAGS.seed,
-    ).images
-    command_line.all_drawn(best, len(names) * each)
-    title = f"{FLAGS.preset}: the best {100 * min(rates):g}%"
-    best = best.reshape(len(names), each, *best.shape[1:])
-    save_image_rows(dict(zip(names, best)), output / "best.png", title)
-    return quality.report({**quality.rows_of_real_images(reconstructions), **rows})
+        rows = {FLAGS.images: row(extractor.extract(generated))}
+    else:
+        vqvae = generator.vqvae
+        again = extractor.extract(vqvae.decode(vqvae.encode(images)))
+        some = np.random.default_rng(1).permutation(len(train[1]))[:count]
+        rows = {
+            "training images": row(known[some], train[1][some]),
+            "reconstructions": row(again[:count], labels[:count]),
+        }
+        kept = evaluation.features_at_rates(
+            generator, classifier, labels[:count], rates, seed=FLAGS.seed
+        )
+        for rate in rates:
+            star = metrics.frechet_distance(kept[rate][0], again)
+            rows[f"samples, rate {rate:g}"] = {
+                **row(*kept[rate]),
+                f"{extractor.distance_name}*": star,
+            }
+        draw_samples(generator, classifier, rates, rows, output)
+    return {
+        "images": count,
+        "real_images": len(real),
+        "classifier_accuracy": classifier.accuracy(real, labels),
+        "rows": rows,
+    }
+
+
+def draw_samples(generator, classifier, rates, rows, output):
+    """The pictures of `samples`: what rates do to the measures, and the lowest rate's images."""
+    curves = {
+        name: (rates, [rows[f"samples, rate {rate:g}"][name] for rate in rates])
+        for name in ("precision", "recall", "density", "coverage")
+    }
+    save_curves(curves, output / "rates.png", "acceptance rate", "share")
+    labels, names = labels_of_rows(generator, FLAGS.images_per_class)
+    rate = min(rates)
+    best = generator.generate_best(len(labels), classifier, rate, labels, seed=FLAGS.seed)
+    title = f"{FLAGS.preset}: the best {100 * rate:g}%"
+    save_grid(best.images, names, output / "best.png", title)
 
 
 def measure_accuracy(generator, train, validation):
@@ -181,7 +176,7 @@ def measure_accuracy(generator, train, validation):
     sources = {
         "training images": lambda: images,
         "reconstructions": lambda: generator.vqvae.decode(generator.vqvae.encode(images)),
-        "samples": lambda: draw(generator, labels, len(labels), FLAGS.seed + 1),
+        "samples": lambda: generator.generate(len(labels), labels, seed=FLAGS.seed + 1),
     }
     classes = generator.num_classes
     return {

@@ -9,7 +9,8 @@ Softmax regression on EfficientNet-Lite0's features of photographs of the preset
 names of the labels. app.py finds the classifier of a preset that has a name in
 examples/classifiers/, that of a directory as classifier.npz in it. In Python:
 
-    classifier = LabelClassifier.load(path, keras_vqvae2.features.efficientnet_lite0())
+    extractor = keras_vqvae2.features.efficientnet_lite0()
+    classifier = keras_vqvae2.evaluation.LabelClassifier.load(path, extractor)
     generator.generate_best(8, classifier, acceptance_rate=0.1)
 """
 
@@ -19,13 +20,12 @@ import command_line
 import image_sources
 import keras
 from absl import flags
-from label_classifier import LabelClassifier
-from sample_quality import cached_features, read_images
 
 import keras_vqvae2
+from keras_vqvae2.evaluation import LabelClassifier
 
 FLAGS = flags.FLAGS
-command_line.define("preset", "cache")
+command_line.define("preset", "cache", "register")
 flags.DEFINE_string("train", None, "Folder of training images, a folder a class.")
 flags.DEFINE_string("validation", None, "Folder of held-out images, a folder a class.")
 flags.DEFINE_string("classifier", None, "The .npz file to write.")
@@ -36,7 +36,7 @@ def fit_classifier():
     command_line.folder_to_write("classifier", Path(FLAGS.classifier).parent)
     extractor = keras_vqvae2.features.efficientnet_lite0()
     generator = keras_vqvae2.HierarchicalImageGenerator.from_preset(FLAGS.preset)
-    size, names = generator.vqvae.image_shape[:2], generator.label_names
+    size, names = generator.vqvae.image_shape[:2], generator.class_names
     command_line.announce(
         f"softmax regression on features of {extractor.name}",
         [],
@@ -47,8 +47,8 @@ def fit_classifier():
     keras.utils.set_random_seed(0)
 
     def measured(folder):
-        images, labels = read_images(folder, size)
-        return cached_features(extractor, images, Path(FLAGS.cache).expanduser()), labels
+        images, labels = image_sources.read_images(folder, size)
+        return image_sources.read_features(extractor, images), labels
 
     train, validation = measured(FLAGS.train), measured(FLAGS.validation)
     LabelClassifier.fit(extractor, *train, names).save(FLAGS.classifier)

@@ -29,16 +29,15 @@ from pathlib import Path
 import command_line
 import keras
 import numpy as np
+import reports
 from absl import flags
 
 import keras_vqvae2
-from keras_vqvae2.codes.codes_from_tfds import open_code_dataset
 from keras_vqvae2.files import replacing
-from keras_vqvae2.plots import save_image_rows
 
 FLAGS = flags.FLAGS
 command_line.define("preset", "output", "images_per_class", "seed", "batch_size", "precision")
-command_line.define("num_workers", "worker", "codes")
+command_line.define("num_workers", "worker", "codes", "register")
 flags.DEFINE_string("vqvae", None, "In place of --preset: the preset of a VQVAE2, and")
 flags.DEFINE_list("priors", None, "the presets of its priors.")
 flags.DEFINE_string("save_preset", None, "Directory to save the generator in, priors in float16.")
@@ -62,10 +61,10 @@ def open_generator():
     if FLAGS.preset is not None:
         return keras_vqvae2.HierarchicalImageGenerator.from_preset(FLAGS.preset, **options)
     vqvae = keras_vqvae2.VQVAE2.from_preset(FLAGS.vqvae, **options)
-    priors = [keras_vqvae2.PixelSnailPrior.from_preset(prior, **options) for prior in FLAGS.priors]
+    priors = [keras_vqvae2.CodePrior.from_preset(prior, **options) for prior in FLAGS.priors]
     names = None
     if FLAGS.codes is not None:
-        features = open_code_dataset(FLAGS.codes, vqvae).info.features
+        features = keras_vqvae2.codes.open_code_dataset(FLAGS.codes, vqvae).info.features
         if "label" not in features:
             raise ValueError(
                 "Expected a data set of codes with labels; without --codes the classes have "
@@ -103,32 +102,16 @@ def numbers(name, kind):
         ) from error
 
 
-def with_settings(generator, settings):
-    """The same generator, with the settings of the flags as its own."""
-    own = {level: dict(values) for level, values in generator.settings.items()}
-    for name, value in settings.items():
-        values = value if isinstance(value, dict) else dict.fromkeys(own, value)
-        for level, number in values.items():
-            if level not in own:
-                raise ValueError(f"Expected the levels {[*own]}. Received: --{name} of {level}")
-            if number is not None:
-                own[level][name] = number
-    return keras_vqvae2.HierarchicalImageGenerator(
-        generator.vqvae, generator.priors, generator.label_names, own
-    )
-
-
 def chosen_classes(generator):
-    """The classes of --classes, names or numbers."""
-    count = generator.num_classes or 1
-    there = generator.label_names or list(range(count))
-    if FLAGS.classes is None:
-        return there
-    by_text = {str(name): name for name in there} | {str(i): there[i] for i in range(count)}
-    unknown = [text for text in FLAGS.classes if text not in by_text]
+    """The numbers of --classes, and the names of their rows."""
+    _, there = reports.labels_of_rows(generator, 1)
+    numbers = {name: i for i, name in enumerate(there)}
+    numbers |= {str(i): i for i in range(len(there))}
+    unknown = [text for text in FLAGS.classes or () if text not in numbers]
     if unknown:
         raise ValueError(f"Expected classes of {there}. Received: --classes={','.join(unknown)}")
-    return [by_text[text] for text in FLAGS.classes]
+    chosen = [numbers[text] for text in FLAGS.classes or there]
+    return chosen, [there[i] for i in chosen]
 
 
 def generate():
@@ -139,11 +122,16 @@ def generate():
         "top_k": numbers("top_k", int),
         "top_p": numbers("top_p", float),
     }
-    generator = with_settings(open_generator(), settings)
-    classes = chosen_classes(generator)
+    generator = open_generator()
+    generator = keras_vqvae2.HierarchicalImageGenerator(
+        generator.vqvae,
+        generator.priors,
+        generator.label_names,
+        generator.level_settings(**settings),
+    )
+    classes, names = chosen_classes(generator)
     each = FLAGS.images_per_class
-    # Image i is of class i // each.
-    labels = [label for label in classes for _ in range(each)] if generator.num_classes else None
+    labels = np.repeat(classes, each) if generator.num_classes else None
     count = len(classes) * each
     paths = [output / f"image-{i:06d}.png" for i in range(count)]
     starts = range(0, count, FLAGS.batch_size)
@@ -175,15 +163,14 @@ def generate():
             first_image=start,
             batch_size=FLAGS.batch_size,
         )
-        for path, image in zip(paths[part], command_line.all_drawn(images, part.stop - start)):
+        for path, image in zip(paths[part], images):
             with replacing(path) as temporary:
                 keras.utils.save_img(temporary, 255 * image, scale=False)
     if not all(path.exists() for path in paths):
         print(f"Wrote part {FLAGS.worker} of {count} images in {output}.")
         return
     images = np.stack([keras.utils.img_to_array(keras.utils.load_img(path)) for path in paths])
-    rows = (images / 255).reshape(len(classes), each, *images.shape[1:])
-    save_image_rows(dict(zip(map(str, classes), rows)), output / "grid.png")
+    reports.save_grid(images / 255, names, output / "grid.png")
     print(f"Wrote {count} images and {output}/grid.png.")
 
 

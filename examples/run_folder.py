@@ -1,7 +1,6 @@
 """What the training scripts share: flags, recipes, and folders of runs that can be resumed."""
 
 import csv
-import importlib.util
 import json
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import keras_vqvae2
 from keras_vqvae2.files import replacing
 
 FLAGS = flags.FLAGS
-command_line.define("output", "seed", "precision", "engine", batch_size=None)
+command_line.define("output", "seed", "precision", "engine", "register", batch_size=None)
 flags.DEFINE_bool("laptop", False, "The recipe's small size: minutes, not hours.")
 flags.DEFINE_bool("resume", False, "Go on from the last checkpoint in --output, if there is one.")
 flags.DEFINE_integer("steps", None, "Training steps in all; overrides the recipe.", lower_bound=1)
@@ -44,12 +43,8 @@ def load_recipe(path, **arguments):
         path: Python file with a function `recipe`.
         **arguments: Further arguments of the function.
     """
-    path = Path(path)
-    if path.is_file():
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    if not path.is_file() or not hasattr(module, "recipe"):
+    module = command_line.load_file(path) if Path(path).is_file() else None
+    if not hasattr(module, "recipe"):
         raise ValueError(
             "Expected a Python file with a function `recipe`, such as those in examples/recipes. "
             f"Received: --recipe={path}"
@@ -135,17 +130,16 @@ def validation_options(parallel):
     }
 
 
-def restore_or_build(output, resume, build, steps_per_epoch):
+def restore_or_build(output, build, steps_per_epoch):
     """The model of a run, the number of finished epochs, and of the steps of the next.
 
     Args:
-        output: Folder of the run; made if it is missing.
-        resume: Whether a run that is there goes on; otherwise it is an error.
+        output: Folder of the run; made if it is missing. One that is there goes on by --resume.
         build: Makes the compiled model of a new run.
         steps_per_epoch: Steps of an epoch.
     """
     runs = sorted(output.glob("checkpoint-*.keras"))
-    if runs and not resume:
+    if runs and not FLAGS.resume:
         raise ValueError(
             f"{output} holds a run ({runs[-1].name}): add --resume to go on with it, or choose "
             "another --output."
@@ -194,9 +188,12 @@ def announce(what, model, data, recipe, place, output, devices):
 
 
 def devices_text(parallel):
-    count, processes = parallel.num_replicas, parallel.num_processes
-    text = f"{count} device{'s' * (count > 1)}"
-    return text if processes == 1 else f"{text} of {processes} processes"
+    batch, weights = parallel.num_replicas, parallel.model_parallel
+    text = f"{batch * weights} device{'s' * (batch * weights > 1)}"
+    if weights > 1:
+        return f"{text} ({batch} x {weights}, batch x weights)"
+    count = parallel.num_processes
+    return text if count == 1 else f"{text} of {count} processes"
 
 
 def write_metrics(output, metrics):
@@ -207,7 +204,16 @@ def write_metrics(output, metrics):
     print(text)
 
 
-def forget_unfinished_epochs(log, epoch):
+def callbacks(output, epoch, step, parallel):
+    """The callbacks that keep log.csv (in the first process) and checkpoints."""
+    checkpoint = keras_vqvae2.callbacks.TrainingCheckpoint(output, first_step=step)
+    if parallel.process_index > 0:
+        return [checkpoint]
+    _forget_unfinished_epochs(output / "log.csv", epoch)
+    return [keras.callbacks.CSVLogger(output / "log.csv", append=epoch > 0), checkpoint]
+
+
+def _forget_unfinished_epochs(log, epoch):
     """Drops the rows of epochs that a kill separated from their checkpoint."""
     if not log.exists():
         return

@@ -6,16 +6,16 @@ The two levels of the bundled generator, on what examples/encode_dataset.py wrot
     python examples/train_prior.py --codes=runs/codes --level=bottom --output=runs/prior_bottom
 
 The sizes of the maps, the coarser levels and the classes are read off the data set; the rest is the
-recipe's: one Python file with a function `recipe(level, laptop)` that returns the prior's
-arguments, the optimizer and the number of steps. Flags on the command line win over it. The folder
---output receives
+recipe's: one Python file with a function `recipe(level, laptop)` that returns the class of the
+prior (any `keras_vqvae2.CodePrior`), its arguments, the optimizer and the number of steps. Flags on
+the command line win over it. The folder --output receives
 
     log.csv                 nats and bits a code, training and validation, ... an epoch a row
     log.png                 the same as a picture
     checkpoint-N.keras      model and optimizer; --resume goes on from it, after a kill too. SIGTERM
                             writes one (checkpoint-N-<step>.keras) and ends the run with exit code 0
     best.json, preset/      the prior of the best epoch by validation loss (averaged weights, where
-                            the recipe's optimizer averages), for PixelSnailPrior.from_preset
+                            the recipe's optimizer averages), for CodePrior.from_preset
     metrics.json            its nats a code on the whole validation split, and on as many training
                             examples
 
@@ -27,6 +27,7 @@ The Keras backend is the one in KERAS_BACKEND (tensorflow, jax or torch).
 """
 
 import csv
+import inspect
 import math
 import time
 from pathlib import Path
@@ -37,7 +38,6 @@ import run_folder
 from absl import flags
 
 import keras_vqvae2
-from keras_vqvae2.codes.codes_from_tfds import open_code_dataset
 from keras_vqvae2.plots import save_curves
 
 DEFAULT_RECIPE = Path(__file__).parent / "recipes" / "priors_imagenette_128.py"
@@ -69,39 +69,33 @@ flags.DEFINE_integer(
 flags.mark_flags_as_required(["codes", "level", "output"])
 
 
-def prior_arguments(info):
-    """What a data set of codes says about the prior of --level."""
-    levels = list(info.metadata["levels"])
-    if FLAGS.level not in levels:
-        raise ValueError(f"Expected one of the levels {levels}. Received: --level={FLAGS.level}")
-    shapes = {level: info.features[level].shape for level in levels}
-    code_shape = shapes[FLAGS.level]
-    coarser = levels[: levels.index(FLAGS.level)]
-    classes = None
-    if "label" in info.features:
-        classes = getattr(info.features["label"], "num_classes", None)
-        if classes is None:
-            raise ValueError(
-                "Expected a data set whose labels have names (class_names of encode_dataset). "
-                f"Received: --codes={FLAGS.codes}"
-            )
-    return {
-        "code_shape": code_shape,
-        "level": FLAGS.level,
-        "condition_factors": {level: code_shape[0] // shapes[level][0] for level in coarser},
-        "num_embeddings": int(info.metadata["num_embeddings"]),
-        "num_classes": classes,
-        "image_shape": info.metadata["image_shape"],
-        "codes_fingerprint": info.metadata["fingerprint"],
+def load_recipe():
+    """The recipe of --recipe, whose prior is a class that takes what the flags ask for."""
+    recipe = run_folder.load_recipe(FLAGS.recipe, level=FLAGS.level)
+    prior = recipe.get("prior")
+    if not (isinstance(prior, type) and issubclass(prior, keras_vqvae2.CodePrior)):
+        raise ValueError(
+            'Expected a recipe with a class of priors, such as "prior": '
+            f"keras_vqvae2.PixelSnailPrior. Received: {prior} in --recipe={FLAGS.recipe}"
+        )
+    takes = {
+        "gradient_checkpointing": "gradient_checkpointing" in inspect.signature(prior).parameters,
+        "model_parallel": hasattr(prior, "get_layout_map"),
     }
+    for name, does in takes.items():
+        if not does and FLAGS[name].value != FLAGS[name].default:
+            raise ValueError(
+                f"Expected --{name}={FLAGS[name].default} for a {prior.__name__}, which does not "
+                f"offer it. Received: --{name}={FLAGS[name].value}"
+            )
+    return recipe
 
 
 def build(recipe, arguments):
-    prior = keras_vqvae2.PixelSnailPrior(
-        **{**recipe["model"], **arguments},
-        gradient_checkpointing=FLAGS.gradient_checkpointing,
-        **command_line.precision(),
-    )
+    if FLAGS.gradient_checkpointing:
+        arguments = {**arguments, "gradient_checkpointing": True}
+    arguments = {**recipe["model"], **arguments, **command_line.precision()}
+    prior = recipe["prior"](**arguments)
     # In float32 XLA makes TensorFlow a quarter faster; PyTorch's compiler takes minutes to start.
     xla = keras.backend.backend() != "torch" if FLAGS.xla is None else FLAGS.xla
     prior.compile(optimizer=recipe["optimizer"], jit_compile=xla)
@@ -139,54 +133,21 @@ def check_splits(info):
             )
 
 
-def split_weights(parallel):
-    """Lets groups of --model_parallel devices share out the weights of what is built from here on.
-
-    Returns:
-        On how many devices the run is, in words.
-    """
-    group = FLAGS.model_parallel
-    if group == 1:
-        return run_folder.devices_text(parallel)
-    if keras.backend.backend() != "jax" or parallel.num_processes > 1:
-        raise ValueError(
-            "Expected KERAS_BACKEND=jax and one process: only there weights are split. "
-            f"Received: --model_parallel={group}, {keras.backend.backend()}, "
-            f"{run_folder.devices_text(parallel)}"
-        )
-    count = parallel.num_replicas
-    if count % group:
-        raise ValueError(
-            f"Expected a divisor of the {run_folder.devices_text(parallel)}, which --devices and "
-            f"XLA_FLAGS decide. Received: --model_parallel={group}"
-        )
-    devices = keras.distribution.list_devices()[:count]
-    parallel.num_replicas = count // group  # a group of devices sees one part of a batch
-    mesh = keras.distribution.DeviceMesh(
-        (parallel.num_replicas, group), ("batch", "model"), devices
-    )
-    layout_map = keras_vqvae2.PixelSnailPrior.get_layout_map(mesh)
-    keras.distribution.set_distribution(
-        keras.distribution.ModelParallel(
-            layout_map=layout_map, batch_dim_name="batch", auto_shard_dataset=False
-        )
-    )
-    return f"{count} devices ({parallel.num_replicas} x {group}, batch x weights)"
-
-
 def train(parallel):
     output = command_line.folder_to_write("output")
-    info = open_code_dataset(FLAGS.codes).info
-    arguments = prior_arguments(info)
+    info = keras_vqvae2.codes.open_code_dataset(FLAGS.codes).info
+    arguments = keras_vqvae2.codes.prior_arguments(FLAGS.codes, FLAGS.level)
     check_splits(info)
-    devices = split_weights(parallel)
+    if FLAGS.model_parallel > 1:
+        get_layout_map = load_recipe()["prior"].get_layout_map
+        parallel.split_weights(FLAGS.model_parallel, get_layout_map)
     keras.utils.set_random_seed(FLAGS.seed)
     with parallel.scope():
-        recipe = run_folder.load_recipe(FLAGS.recipe, level=FLAGS.level)
+        recipe = load_recipe()
         run_folder.check_devices(recipe, parallel)
         per_epoch = recipe["steps_per_epoch"]
         prior, epoch, step = run_folder.restore_or_build(
-            output, FLAGS.resume, lambda: build(recipe, arguments), per_epoch
+            output, lambda: build(recipe, arguments), per_epoch
         )
     epochs = -(-recipe["steps"] // per_epoch)
     first = parallel.process_index == 0
@@ -196,13 +157,13 @@ def train(parallel):
         counts = [f"{info.splits[split].num_examples:,} of {split}" for split in splits]
         classes = f", {prior.num_classes} classes" if prior.num_classes else ""
         run_folder.announce(
-            f"PixelSnailPrior of {FLAGS.level} {prior.code_shape}",
+            f"{type(prior).__name__} of {FLAGS.level} {prior.code_shape}",
             prior,
             f"{FLAGS.codes}: maps, {', '.join(counts)}{classes}",
             recipe,
             (epoch, step),
             output,
-            devices,
+            run_folder.devices_text(parallel),
         )
 
     def open_codes(split, **options):
@@ -223,8 +184,9 @@ def train(parallel):
     if FLAGS.validation_split:
         validation = open_codes(FLAGS.validation_split, shuffle=True, seed=1, **options)
     metadata = run_folder.provenance(FLAGS.recipe)
-    callbacks = [keras_vqvae2.callbacks.TrainingCheckpoint(output, first_step=step)]
-    if prior.optimizer.use_ema:
+    callbacks = run_folder.callbacks(output, epoch, step, parallel)
+    # Under mixed_float16 the optimizer lies within one that scales the loss.
+    if getattr(prior.optimizer, "inner_optimizer", prior.optimizer).use_ema:
         callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
     best = None
     if validation is not None:
@@ -233,8 +195,6 @@ def train(parallel):
         callbacks.append(best)
     uniform = math.log(prior.num_embeddings)
     if first:
-        run_folder.forget_unfinished_epochs(output / "log.csv", epoch)
-        callbacks.insert(0, keras.callbacks.CSVLogger(output / "log.csv", append=epoch > 0))
         callbacks.append(Curves(output, recipe, uniform))
 
     started = time.time()
@@ -260,7 +220,7 @@ def train(parallel):
         parallel.wait()
         metrics["steps"] = best.best()["epoch"] * per_epoch
         with parallel.scope():
-            prior = keras_vqvae2.PixelSnailPrior.from_preset(
+            prior = keras_vqvae2.CodePrior.from_preset(
                 output / "preset", **command_line.precision()
             )
             prior.compile()

@@ -74,23 +74,6 @@ def build(recipe):
     return model
 
 
-def callbacks(pictures, output, epoch, step, parallel):
-    checkpoint = keras_vqvae2.callbacks.TrainingCheckpoint(output, first_step=step)
-    if parallel.process_index > 0:
-        return [checkpoint]
-    run_folder.forget_unfinished_epochs(output / "log.csv", epoch)
-    result = [
-        keras.callbacks.CSVLogger(output / "log.csv", append=epoch > 0),
-        keras_vqvae2.callbacks.ReconstructionGrid(
-            pictures, output / "pictures", every=FLAGS.picture_every
-        ),
-        checkpoint,
-    ]
-    if FLAGS.log == "tensorboard":
-        result.append(keras.callbacks.TensorBoard(output / "tensorboard"))
-    return result
-
-
 def train(parallel):
     output = command_line.folder_to_write("output")
     if FLAGS.log == "tensorboard" and importlib.util.find_spec("tensorboard") is None:
@@ -102,9 +85,7 @@ def train(parallel):
         recipe = load_recipe()
         run_folder.check_devices(recipe, parallel)
         per_epoch = recipe["steps_per_epoch"]
-        model, epoch, step = run_folder.restore_or_build(
-            output, FLAGS.resume, lambda: build(recipe), per_epoch
-        )
+        model, epoch, step = run_folder.restore_or_build(output, lambda: build(recipe), per_epoch)
     epochs = -(-recipe["steps"] // per_epoch)
     first = parallel.process_index == 0
     if first:
@@ -135,13 +116,19 @@ def train(parallel):
         fit_options["validation_data"] = parallel.distribute(shown)
         fit_options["validation_steps"] = -(-FLAGS.validation_images // recipe["batch_size"])
 
+    callbacks = run_folder.callbacks(output, epoch, step, parallel)
+    if first:
+        folder, every = output / "pictures", FLAGS.picture_every
+        callbacks.insert(0, keras_vqvae2.callbacks.ReconstructionGrid(pictures, folder, every))
+    if first and FLAGS.log == "tensorboard":
+        callbacks.append(keras.callbacks.TensorBoard(output / "tensorboard"))
     started = time.time()
     model.fit(
         parallel.distribute(images),
         epochs=epochs,
         initial_epoch=epoch,
         steps_per_epoch=per_epoch,
-        callbacks=callbacks(pictures, output, epoch, step, parallel),
+        callbacks=callbacks,
         verbose="auto" if first else 0,
         **fit_options,
     )

@@ -5,10 +5,12 @@ from keras_vqvae2 import (
     data,
     evaluation,
     features,
+    files,
     layers,
     losses,
     metrics,
     moved_names,
+    plots,
 )
 from keras_vqvae2.models.code_prior import AutoregressivePrior, CodePrior
 from keras_vqvae2.models.image_generator import HierarchicalImageGenerator
@@ -35,9 +37,11 @@ __all__ = [
     "data",
     "evaluation",
     "features",
+    "files",
     "layers",
     "losses",
     "metrics",
+    "plots",
     "rejection_sample",
 ]
 

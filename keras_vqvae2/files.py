@@ -8,6 +8,8 @@ from pathlib import Path
 
 from keras_vqvae2.hints import FilePath
 
+__all__ = ["replacing"]
+
 
 @contextlib.contextmanager
 def replacing(path: FilePath) -> Iterator[Path]:
@@ -17,6 +19,15 @@ def replacing(path: FilePath) -> Iterator[Path]:
 
     Args:
         path: The file to write.
+
+    Example:
+
+    ```python
+    from keras_vqvae2.files import replacing
+
+    with replacing("metrics.json") as temporary:
+        temporary.write_text("{}")
+    ```
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

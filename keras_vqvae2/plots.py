@@ -1,12 +1,15 @@
 """Pictures of images in rows and columns, of curves, and colours for codes."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_vqvae2.files import replacing
 from keras_vqvae2.hints import FilePath, Tensor
+
+__all__ = ["code_colours", "reconstruction_rows", "save_curves", "save_image_rows"]
 
 
 def save_image_rows(
@@ -45,6 +48,40 @@ def save_image_rows(
         figure.suptitle(title, fontsize=9)
     with replacing(path) as temporary:
         figure.savefig(temporary)
+
+
+def reconstruction_rows(vqvae: Any, images: Tensor) -> dict[str, np.ndarray]:
+    """What a model keeps of images, as the rows of a picture.
+
+    Args:
+        vqvae: `VQVAE2`.
+        images: Array of shape `(N, H, W, C)`, floats in `[0, 1]`.
+
+    Returns:
+        Dict for `save_image_rows`: `"original"`, `"reconstruction"`, and for each number of coarser
+        levels what they hold without the finer ones, such as `"top only"`.
+
+    Raises:
+        ValueError: If the images do not fit the model.
+
+    Example:
+
+    ```python
+    import keras_vqvae2
+    from keras_vqvae2.plots import reconstruction_rows, save_image_rows
+
+    vqvae = keras_vqvae2.VQVAE2((16, 16, 3), hidden_units=8, residual_units=4)
+    rows = reconstruction_rows(vqvae, keras_vqvae2.data.sample_photographs(16) / 255)
+    print(list(rows))  # ['original', 'reconstruction', 'top only']
+    save_image_rows(rows, "reconstructions.png")
+    ```
+    """
+    codes = vqvae.encode(images)
+    rows = {"original": images, "reconstruction": vqvae.decode(codes)}
+    for count in range(len(vqvae.levels) - 1, 0, -1):
+        upper = vqvae.levels[:count]
+        rows[" + ".join(upper) + " only"] = vqvae.decode({level: codes[level] for level in upper})
+    return rows
 
 
 def save_curves(

@@ -1,4 +1,7 @@
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+
+import keras
 
 from keras_vqvae2 import backend
 from keras_vqvae2.hints import Dataset
@@ -24,7 +27,9 @@ class Replicas:
             lets JAX find them by what a TPU pod or a cluster manager says.
 
     Attributes:
-        num_replicas: Devices of all processes together.
+        num_replicas: Devices of all processes together, or groups of them (`split_weights`): into
+            how many parts a batch goes.
+        model_parallel: Devices of a group; 1 but for `split_weights`.
         num_processes: Processes of the job.
         process_index: The number of this process; files are for process 0 to write.
 
@@ -56,6 +61,7 @@ class Replicas:
         if devices is not None:
             check_positive(devices=devices)
         self.num_replicas, self._scope = backend.start_replicas(devices, join)
+        self.model_parallel = 1
         self.num_processes = backend.process_count()
         self.process_index = backend.process_index()
 
@@ -63,6 +69,47 @@ class Replicas:
     def process(self) -> dict[str, int]:
         """What the sources of `keras_vqvae2.data` need to read this process' part of a batch."""
         return {"num_processes": self.num_processes, "process_index": self.process_index}
+
+    def split_weights(
+        self,
+        model_parallel: int,
+        get_layout_map: Callable[[keras.distribution.DeviceMesh], keras.distribution.LayoutMap],
+    ) -> None:
+        """Lets groups of devices share out the weights of what is built from here on (JAX).
+
+        Args:
+            model_parallel: Positive integer, devices of a group.
+            get_layout_map: Function from a mesh with the axes `"batch"` and `"model"` to what is
+                split, such as `PixelSnailPrior.get_layout_map`.
+
+        Raises:
+            ValueError: On TensorFlow and PyTorch, of several processes, or if `model_parallel` does
+                not divide the number of devices.
+        """
+        check_positive(model_parallel=model_parallel)
+        if not backend.SPLITS_WEIGHTS or self.num_processes > 1:
+            raise ValueError(
+                "Expected the JAX backend and one process: only there weights are split. Received: "
+                f"model_parallel={model_parallel} on {keras.backend.backend()}, "
+                f"{self.num_processes} processes"
+            )
+        count = self.num_replicas * self.model_parallel
+        if count % model_parallel:
+            raise ValueError(
+                f"Expected a divisor of the {count} devices. Received: "
+                f"model_parallel={model_parallel}"
+            )
+        self.num_replicas, self.model_parallel = count // model_parallel, model_parallel
+        mesh = keras.distribution.DeviceMesh(
+            (self.num_replicas, model_parallel),
+            ("batch", "model"),
+            keras.distribution.list_devices()[:count],
+        )
+        keras.distribution.set_distribution(
+            keras.distribution.ModelParallel(
+                layout_map=get_layout_map(mesh), batch_dim_name="batch", auto_shard_dataset=False
+            )
+        )
 
     def scope(self) -> AbstractContextManager:
         """The context in which models are built, compiled and loaded."""

@@ -14,6 +14,8 @@ Reached:    nats a code 3.915 (top) and 4.020 (bottom) on the test images, 4.126
 
 import keras
 
+import keras_vqvae2
+
 
 def recipe(level, laptop=False):
     """What to train and how; `laptop=True` is the same in small, minutes on two cores."""
@@ -41,6 +43,7 @@ def recipe(level, laptop=False):
         batch_size, steps = 32, 1200
     steps = 100 if laptop else steps
     return {
+        "prior": keras_vqvae2.PixelSnailPrior,
         "model": model,
         "batch_size": batch_size,
         "steps": steps,

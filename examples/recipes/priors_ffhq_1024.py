@@ -17,6 +17,8 @@ Reached:    nats a code not measured
 
 import keras
 
+import keras_vqvae2
+
 # Of each level: residual units, blocks, layers a block, attention heads, dropout, batch, steps.
 PAPER = {
     "top": (2048, 4, 5, 8, 0.5, 1024, 237_000),
@@ -47,6 +49,7 @@ def recipe(level, laptop=False):
             model |= {"condition_blocks": 1, "condition_kernel_size": 3}
         batch_size, steps = 1, 100
     return {
+        "prior": keras_vqvae2.PixelSnailPrior,
         "model": model,
         "batch_size": batch_size,
         "steps": steps,

@@ -13,6 +13,8 @@ Reached:    validation nats a code 3.760 (top) and 3.587 (bottom); uniform codes
 
 import keras
 
+import keras_vqvae2
+
 
 def recipe(level, laptop=False):
     """What to train and how; `laptop=True` is the same in small, minutes on two cores."""
@@ -40,6 +42,7 @@ def recipe(level, laptop=False):
         batch_size, steps = 8, 1500
     steps = 100 if laptop else steps
     return {
+        "prior": keras_vqvae2.PixelSnailPrior,
         "model": model,
         "batch_size": batch_size,
         "steps": steps,

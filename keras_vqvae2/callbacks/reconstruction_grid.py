@@ -8,7 +8,7 @@ import numpy as np
 from keras_vqvae2 import backend
 from keras_vqvae2.hints import FilePath, Tensor
 from keras_vqvae2.image_batches import to_unit_floats
-from keras_vqvae2.plots import save_image_rows
+from keras_vqvae2.plots import reconstruction_rows, save_image_rows
 
 
 class ReconstructionGrid(keras.callbacks.Callback):
@@ -54,13 +54,3 @@ class ReconstructionGrid(keras.callbacks.Callback):
                 model.set_weights(self.model.get_weights())
             rows = reconstruction_rows(model, self.images)
         save_image_rows(rows, self.directory / f"epoch-{epoch + 1}.png", f"epoch {epoch + 1}")
-
-
-def reconstruction_rows(vqvae, images):
-    """Rows for `save_image_rows`: originals, reconstructions, and each upper level alone."""
-    codes = vqvae.encode(images)
-    rows = {"original": images, "reconstruction": vqvae.decode(codes)}
-    for count in range(len(vqvae.levels) - 1, 0, -1):
-        upper = vqvae.levels[:count]
-        rows[" + ".join(upper) + " only"] = vqvae.decode({level: codes[level] for level in upper})
-    return rows

@@ -6,7 +6,7 @@ import numpy as np
 from keras_vqvae2.data import grain_pipeline
 from keras_vqvae2.data.optional_imports import import_tensorflow, import_tfds
 from keras_vqvae2.data.pipeline import Options, check_engine, positions
-from keras_vqvae2.hints import Dataset, FilePath
+from keras_vqvae2.hints import Config, Dataset, FilePath
 from keras_vqvae2.models.vqvae2 import VQVAE2
 
 OPTIONS = ("shuffle", "seed", "repeat", "reshuffle", "start_step", "drop_remainder")
@@ -90,6 +90,10 @@ def open_code_dataset(directory: FilePath, vqvae: VQVAE2 | str | None = None) ->
     Returns:
         A `tfds.core.DatasetBuilder`; `.info.metadata` holds `fingerprint`, `levels`, and
         `num_embeddings`.
+
+    Raises:
+        FileNotFoundError: If there is no finished data set.
+        ValueError: If it holds no codes, or those of another model.
     """
     directory = Path(directory)
     if not (directory / "dataset_info.json").exists():
@@ -111,3 +115,66 @@ def open_code_dataset(directory: FilePath, vqvae: VQVAE2 | str | None = None) ->
             f"codes of the one with {metadata['fingerprint']}"
         )
     return builder
+
+
+def prior_arguments(directory: FilePath, level: str) -> Config:
+    """What a data set of codes says about the prior of one of its levels.
+
+    Args:
+        directory: The directory of a data set that `encode_dataset` wrote.
+        level: Name of the level that is to be modelled.
+
+    Returns:
+        Dict of the arguments of a `CodePrior`: `code_shape`, `level`, `condition_factors` (all
+        coarser levels), `num_embeddings`, `condition_embeddings`, `num_classes`, `image_shape` and
+        `codes_fingerprint`.
+
+    Raises:
+        FileNotFoundError: If there is no finished data set.
+        ValueError: If it holds no codes, has no such level, or labels without names.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import keras_vqvae2
+
+    vqvae = keras_vqvae2.VQVAE2((16, 16, 3), hidden_units=8, residual_units=4)
+    images = np.random.default_rng(0).integers(256, size=(6, 16, 16, 3), dtype="uint8")
+    keras_vqvae2.codes.encode_dataset(vqvae, images, "codes", verbose=0)
+    arguments = keras_vqvae2.codes.prior_arguments("codes", "bottom")
+    print(arguments["code_shape"], arguments["condition_factors"])  # (4, 4) {'top': 2}
+    prior = keras_vqvae2.PixelSnailPrior(
+        **arguments, hidden_units=8, residual_units=4, attention_heads=2
+    )
+    ```
+    """
+    info = open_code_dataset(directory).info
+    levels = list(info.metadata["levels"])
+    if level not in levels:
+        raise ValueError(f"Expected one of the levels {levels}. Received: level={level!r}")
+    counts = info.metadata["num_embeddings"]
+    if not isinstance(counts, dict):  # version 0.1 had one number for all levels
+        counts = dict.fromkeys(levels, counts)
+    num_classes = None
+    if "label" in info.features:
+        num_classes = getattr(info.features["label"], "num_classes", None)
+        if num_classes is None:
+            raise ValueError(
+                "Expected a data set whose labels have names (class_names of encode_dataset). "
+                f"Received: directory={str(directory)!r}"
+            )
+    code_shape = tuple(info.features[level].shape)
+    coarser = levels[: levels.index(level)]
+    return {
+        "code_shape": code_shape,
+        "level": level,
+        "condition_factors": {
+            name: code_shape[0] // info.features[name].shape[0] for name in coarser
+        },
+        "num_embeddings": int(counts[level]),
+        "condition_embeddings": {name: int(counts[name]) for name in coarser},
+        "num_classes": num_classes,
+        "image_shape": tuple(info.metadata["image_shape"]),
+        "codes_fingerprint": info.metadata["fingerprint"],
+    }

@@ -132,7 +132,18 @@ def class_names(directory: FilePath) -> list[str]:
 
 
 def list_images(directory: FilePath) -> list[str]:
-    """Paths of the image files at any depth of a folder, sorted, as strings."""
+    """Paths of the image files at any depth of a folder: those that `images_from_folder` reads.
+
+    Args:
+        directory: The folder.
+
+    Returns:
+        List of strings, sorted.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If it holds no image.
+    """
     directory = Path(directory)
     if not directory.is_dir():
         raise FileNotFoundError(f"Expected a folder of images. Received: directory={directory}")

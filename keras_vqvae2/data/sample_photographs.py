@@ -2,6 +2,8 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_vqvae2.data.image_file import read_image
+from keras_vqvae2.data.image_folder import list_images
 from keras_vqvae2.hints import Size
 
 PHOTOGRAPHS = Path(__file__).parent / "photographs"
@@ -24,14 +26,4 @@ def sample_photographs(image_size: Size = 128) -> np.ndarray:
     print(keras_vqvae2.data.sample_photographs(64).shape)  # (8, 64, 64, 3)
     ```
     """
-    from keras_vqvae2.data.image_folder import decode, list_images
-    from keras_vqvae2.data.pipeline import Options
-
-    options = Options(image_size)
-    rows, columns = options.image_size
-    images = []
-    for file in list_images(PHOTOGRAPHS):
-        pixels = decode(file, options)
-        top, left = (pixels.shape[0] - rows) // 2, (pixels.shape[1] - columns) // 2
-        images.append(pixels[top : top + rows, left : left + columns])
-    return np.stack(images)
+    return np.stack([read_image(file, image_size) for file in list_images(PHOTOGRAPHS)])

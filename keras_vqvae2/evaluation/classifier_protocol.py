@@ -1,6 +1,7 @@
 """How the classifier of the classification accuracy score is built and trained."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,75 +12,85 @@ from keras_vqvae2.hints import Config, Tensor
 from keras_vqvae2.validation import check_positive
 
 
-def build_small_resnet(image_shape: Sequence[int], num_classes: int) -> keras.Model:
-    """A ResNet of three stages with one basic block each, for images of about 64x64 on a CPU.
-
-    Args:
-        image_shape: `(height, width, 3)`.
-        num_classes: Positive integer.
-
-    Returns:
-        `keras.Model` from images in `[0, 1]` to logits. 1.24 M parameters for 10 classes.
-
-    Raises:
-        ImportError: If keras-cv is not installed.
-    """
-    return _build_resnet(image_shape, num_classes, (64, 128, 256), (1, 1, 1), "basic_block")
+def import_keras_cv() -> Any:
+    try:
+        import keras_cv
+    except ImportError as error:
+        raise ImportError(
+            "The classification accuracy score needs keras-cv and TensorFlow: "
+            "`pip install keras-cv tensorflow`."
+        ) from error
+    return keras_cv
 
 
-def build_resnet50(image_shape: Sequence[int], num_classes: int) -> keras.Model:
-    """ResNet-50, the network of the published scores.
+def _build_resnet(image_shape, num_classes, filters, blocks, block_type):
+    """A ResNet from images in `[0, 1]` of a shape `(height, width, 3)` to logits."""
+    backbone = import_keras_cv().models.ResNetBackbone(
+        stackwise_filters=list(filters),
+        stackwise_blocks=list(blocks),
+        stackwise_strides=[1] + [2] * (len(filters) - 1),
+        include_rescaling=False,
+        block_type=block_type,
+        input_shape=image_shape,
+    )
+    for layer in backbone.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.9  # 0.99 remembers its first values for longer than small runs last
+    inputs = keras.Input(image_shape)
+    # Mean and spread of ImageNet's pixels, over channels.
+    x = keras.layers.Rescaling(1 / 0.226, offset=-0.449 / 0.226)(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(backbone(x))
+    return keras.Model(inputs, keras.layers.Dense(num_classes)(x))
 
-    Args:
-        image_shape: `(height, width, 3)`.
-        num_classes: Positive integer.
 
-    Returns:
-        `keras.Model` from images in `[0, 1]` to logits. 25.6 M parameters for 1,000 classes.
-
-    Raises:
-        ImportError: If keras-cv is not installed.
-    """
-    return _build_resnet(image_shape, num_classes, (64, 128, 256, 512), (3, 4, 6, 3), "block")
+# Three stages of one block each, for images of about 64x64 on a CPU: 1.24 M parameters.
+build_small_resnet = functools.partial(
+    _build_resnet, filters=(64, 128, 256), blocks=(1, 1, 1), block_type="basic_block"
+)
+# The network of the published scores: 25.6 M parameters for 1,000 classes.
+build_resnet50 = functools.partial(
+    _build_resnet, filters=(64, 128, 256, 512), blocks=(3, 4, 6, 3), block_type="block"
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class ClassifierProtocol:
     """How the classifier of `classification_accuracy_score` is trained.
 
-    Stochastic gradient descent with Nesterov momentum 0.9. The learning rate rises from 0 over the
-    first 18th of the steps and is divided by ten after a third, two thirds and eight ninths of
-    them: epochs 5, 30, 60 and 80 of 90. Images are scaled to 8/7 of `image_size` (256 for 224) and
-    cut; tests see the middle. The defaults are small: minutes on a CPU.
+        Stochastic gradient descent with Nesterov momentum 0.9. The learning rate rises from 0 over the
+        first 18th of the steps and is divided by ten after a third, two thirds and eight ninths of
+        them: epochs 5, 30, 60 and 80 of 90. Images are scaled to 8/7 of `image_size` (256 for 224) and
+        cut; tests see the middle. The defaults are small: minutes on a CPU.
 
-    Args:
-        build: Function of `(image_shape, num_classes)` that returns a `keras.Model` from images in
-            `[0, 1]` to logits.
-        image_size: Positive integer, height and width of the classifier's images.
-        random_resized_crop: Whether training sees parts of 8% to 100% of the area in aspect ratios
-            of 3/4 to 4/3, scaled to `image_size`, or parts of `image_size` anywhere. Both are
-            mirrored half of the time.
-        epochs: Positive integer.
-        batch_size: Positive integer.
-        learning_rate: Positive float, the highest, for each 256 images of a batch.
-        weight_decay: Non-negative float. `weight_decay / 2` times the sum of the squared kernels is
-            added to the loss; biases and normalisations are left out.
+        Args:
+            build: Function of `(image_shape, num_classes)` that returns a `keras.Model` from images in
+                `[0, 1]` to logits.
+            image_size: Positive integer, height and width of the classifier's images.
+            random_resized_crop: Whether training sees parts of 8% to 100% of the area in aspect ratios
+                of 3/4 to 4/3, scaled to `image_size`, or parts of `image_size` anywhere. Both are
+                mirrored half of the time.
+            epochs: Positive integer.
+            batch_size: Positive integer.
+            learning_rate: Positive float, the highest, for each 256 images of a batch.
+            weight_decay: Non-negative float. `weight_decay / 2` times the sum of the squared kernels is
+                added to the loss; biases and normalisations are left out.
 
-    Raises:
-        ValueError: If a number is out of range.
+        Raises:
+            ValueError: If a number is out of range.
 
-    Example:
+        Example:
 
-    ```python
-    import dataclasses
-    from keras_vqvae2.evaluation import ClassifierProtocol
+        ```python
+        import dataclasses
+    import functools
+        from keras_vqvae2.evaluation import ClassifierProtocol
 
-    protocol = ClassifierProtocol(epochs=10)
-    print(dataclasses.replace(protocol, image_size=112).epochs)  # 10
-    ```
+        protocol = ClassifierProtocol(epochs=10)
+        print(dataclasses.replace(protocol, image_size=112).epochs)  # 10
+        ```
 
-    Reference:
-        - Goyal et al. 2017, "Accurate, Large Minibatch SGD", arXiv 1706.02677, for the schedule.
+        Reference:
+            - Goyal et al. 2017, "Accurate, Large Minibatch SGD", arXiv 1706.02677, for the schedule.
     """
 
     build: Callable[[Sequence[int], int], keras.Model] = build_small_resnet
@@ -133,38 +144,6 @@ def resnet50_imagenet_protocol() -> ClassifierProtocol:
         learning_rate=0.1,
         weight_decay=1e-4,
     )
-
-
-def import_keras_cv() -> Any:
-    try:
-        import keras_cv
-    except ImportError as error:
-        raise ImportError(
-            "The classification accuracy score needs keras-cv and TensorFlow: "
-            "`pip install keras-cv tensorflow`."
-        ) from error
-    return keras_cv
-
-
-def _build_resnet(image_shape, num_classes, filters, blocks, block_type):
-    backbone = import_keras_cv().models.ResNetBackbone(
-        stackwise_filters=list(filters),
-        stackwise_blocks=list(blocks),
-        stackwise_strides=[1] + [2] * (len(filters) - 1),
-        include_rescaling=False,
-        block_type=block_type,
-        input_shape=image_shape,
-    )
-    for layer in backbone.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = (
-                0.9  # 0.99 remembers its initial values for longer than small runs last
-            )
-    inputs = keras.Input(image_shape)
-    # Mean and spread of ImageNet's pixels, over channels.
-    x = keras.layers.Rescaling(1 / 0.226, offset=-0.449 / 0.226)(inputs)
-    x = keras.layers.GlobalAveragePooling2D()(backbone(x))
-    return keras.Model(inputs, keras.layers.Dense(num_classes)(x))
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae2")

@@ -36,7 +36,7 @@ def evaluate_likelihood(
             that comes at once.
         train_codes: None, or a dict of codes of training images, for the baseline that knows only
             positions, see `position_nats`.
-        batch_size: Positive integer, images at a time where `data` comes at once.
+        batch_size: Positive integer, images at a time.
 
     Returns:
         Dict: `images`, their number N; `levels`, a dict from level to the floats `nats_per_code`,
@@ -68,6 +68,7 @@ def evaluate_likelihood(
     Reference:
         - Razavi, van den Oord, Vinyals 2019, arXiv 1906.00446, section 5.2.1, table 1.
     """
+    check_positive(batch_size=batch_size)
     priors, vqvae = generator.priors, generator.vqvae
     nats = dict.fromkeys(priors, 0.0)
     baseline = dict.fromkeys(priors, 0.0)
@@ -82,7 +83,7 @@ def evaluate_likelihood(
             for level, prior in priors.items()
         }
     count = 0
-    for codes, wanted in _code_batches(generator, data, labels, batch_size):
+    for codes in _code_batches(generator, data, labels, batch_size):
         for level, prior in priors.items():
             each = prior.nats(codes, batch_size)  # (B, rows, columns)
             if each is None:
@@ -90,10 +91,10 @@ def evaluate_likelihood(
                     "Expected priors that have an exact likelihood. "
                     f"Received: {type(prior).__name__} of {level!r}, which has none"
                 )
-            nats[level] += float(each[:wanted].sum(dtype="float64"))
+            nats[level] += float(each.sum(dtype="float64"))
             if tables:
-                baseline[level] += _table_nats(tables[level], codes[level][:wanted])
-        count += wanted
+                baseline[level] += _table_nats(tables[level], codes[level])
+        count += len(each)
     if not count:
         raise ValueError("Expected images or codes. Received: none")
     levels = {}
@@ -163,40 +164,19 @@ def _table_nats(table, codes):
 
 
 def _code_batches(generator, data, labels, batch_size):
-    """Pairs: a dict of codes, and labels if there are classes; how many of its maps count."""
+    """Dicts of codes, with labels if there are classes."""
     if isinstance(data, dict) or hasattr(data, "shape"):
-        batches = _slices(data, labels, batch_size)
+        data = [data if labels is None else (data, labels)]
     elif labels is not None:
         raise ValueError("Expected labels beside each batch of data. Received: labels apart")
-    else:
-        batches = ((batch, None) for batch in data)
-    for batch, wanted in batches:
+    for batch in data:
         batch, labels = batch if isinstance(batch, (tuple, list)) else (batch, None)
         if isinstance(batch, dict):
             codes = {name: to_numpy(value) for name, value in batch.items()}
         else:
-            codes = generator.vqvae.encode(batch, batch_size=len(batch))
+            codes = generator.vqvae.encode(batch, batch_size)
         if labels is not None:
             codes["label"] = to_numpy(labels)
         if generator.num_classes and "label" not in codes:
             raise ValueError(f"Expected labels below {generator.num_classes}. Received: none")
-        yield codes, wanted or len(next(iter(codes.values())))
-
-
-def _slices(data, labels, batch_size):
-    """Batches of one size, so that one program is compiled: the last one repeats its end."""
-    check_positive(batch_size=batch_size)
-    named = isinstance(data, dict)
-    arrays = {k: np.asarray(v) for k, v in (data if named else {"images": data}).items()}
-    if labels is not None:
-        arrays["label"] = np.asarray(labels)
-    sizes = {name: len(array) for name, array in arrays.items()}
-    if len(set(sizes.values())) != 1:
-        raise ValueError(f"Expected as many of each. Received: {sizes}")
-    count = next(iter(sizes.values()))
-    for start in range(0, count, batch_size):
-        places = np.minimum(np.arange(start, start + min(batch_size, count)), count - 1)
-        batch = {name: array[places] for name, array in arrays.items()}
-        if not named:
-            batch = batch["images"], batch.get("label")
-        yield batch, min(batch_size, count - start)
+        yield codes

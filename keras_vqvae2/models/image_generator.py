@@ -80,6 +80,32 @@ class HierarchicalImageGenerator:
         )
         level_settings(self.priors, self.settings)
 
+    @property
+    def class_names(self) -> list[str]:
+        """What to call the classes: the `label_names`, or else their numbers; none without."""
+        return self.label_names or [str(label) for label in range(self.num_classes or 0)]
+
+    def level_settings(
+        self,
+        temperature: PerLevel[float] | None = None,
+        top_k: PerLevel[int] | None = None,
+        top_p: PerLevel[float] | None = None,
+    ) -> dict[str, dict[str, Any]]:
+        """How each level's codes are drawn: the `settings`, with the arguments in their place.
+
+        Args:
+            temperature: As in `generate`.
+            top_k: As in `generate`.
+            top_p: As in `generate`.
+
+        Returns:
+            Dict from level to a dict, which a generator takes as its `settings`.
+
+        Raises:
+            ValueError: If a number is out of range or a level unknown.
+        """
+        return level_settings(self.priors, self.settings, temperature, top_k, top_p)
+
     def generate(
         self,
         num_images: int,
@@ -150,7 +176,7 @@ class HierarchicalImageGenerator:
         check_positive(num_images=num_images, batch_size=batch_size)
         numbers = image_numbers(first_image, num_images)
         labels = self._labels(labels, numbers)
-        settings = self._settings(temperature, top_k, top_p)
+        settings = self.level_settings(temperature, top_k, top_p)
         given = dict.fromkeys(self.priors)
         return self._draw(given, labels, settings, seed, numbers, batch_size, verbose)
 
@@ -205,7 +231,7 @@ class HierarchicalImageGenerator:
         if self.num_classes is None:
             raise ValueError("Expected a generator with classes. Received: one without")
         check_positive(num_images=num_images, batch_size=batch_size)
-        self._settings(temperature, top_k, top_p)
+        self.level_settings(temperature, top_k, top_p)
 
         def draw(labels, first_image):
             settings = (temperature, top_k, top_p, seed, first_image)
@@ -266,7 +292,7 @@ class HierarchicalImageGenerator:
             raise ValueError(f"Expected labels below {self.num_classes}. Received: labels=None")
         check_positive(batch_size=batch_size)
         numbers = image_numbers(first_image, len(images))
-        settings = self._settings(temperature, top_k, top_p)
+        settings = self.level_settings(temperature, top_k, top_p)
         labels = self._labels(labels, numbers)
         mask = np.broadcast_to(mask, images.shape[:3])[..., None]  # (N, H, W, 1)
         # The part to invent gets the mean of the rest, for the encoder.
@@ -313,9 +339,6 @@ class HierarchicalImageGenerator:
             )
         whole = np.broadcast_to(mask, images.shape[:3])[..., None]
         check_images(np.where(whole, np.zeros((), images.dtype), images), images.shape[-1])
-
-    def _settings(self, *arguments):
-        return level_settings(self.priors, self.settings, *arguments)
 
     def _labels(self, labels, numbers):
         return label_indices(labels, numbers, self.num_classes, self.label_names)

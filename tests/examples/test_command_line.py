@@ -9,7 +9,7 @@ from absl import flags
 from PIL import Image
 
 from keras_vqvae2 import VQVAE2, HierarchicalImageGenerator, PixelSnailPrior, Replicas
-from keras_vqvae2.data import encode_dataset
+from keras_vqvae2.codes import encode_dataset
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SOURCES = {path.stem: path.read_text() for path in sorted(EXAMPLES.glob("*.py"))}
@@ -92,6 +92,8 @@ def folder(tmp_path_factory):
     generator.save_to_preset(folder / "generator")
     (folder / "file").write_text("no folder")
     (folder / "empty.py").write_text("")
+    old = {"model": {}, "batch_size": 1, "steps": 1, "steps_per_epoch": 1}
+    (folder / "old.py").write_text(f"def recipe(level, laptop=False):\n    return {old}\n")
     return folder
 
 
@@ -114,9 +116,10 @@ BAD_INPUT = [
     ("train_vqvae2", [OUT, DATA, "--engine=numpy"], "value should be one of"),
     ("train_vqvae2", [OUT, "data=photos", DATA], "Expected flags.*Received: data=photos"),
     ("train_prior", [OUT, "--codes=nowhere", "--level=top"], "encode_dataset has finished"),
-    ("train_prior", [OUT, CODES, "--level=middle"], r"\['top', 'bottom'\].*--level=middle"),
+    ("train_prior", [OUT, CODES, "--level=middle"], r"\['top', 'bottom'\].*level='middle'"),
     ("train_prior", [OUT, CODES, "--level=top"], "--validation_split= with nothing"),
-    ("train_prior", [OUT, CODES, *TOP, SPLIT, "--devices=1"], "Received: --model_parallel=2"),
+    ("train_prior", [OUT, CODES, *TOP, SPLIT, "--devices=1"], "Received: model_parallel=2"),
+    ("train_prior", [OUT, CODES, *TOP, "--recipe={folder}/old.py"], "a class of priors.*: None"),
     ("encode_dataset", [OUT, "--preset=none", DATA], "Expected the name of a preset of VQVAE2"),
     ("encode_dataset", [OUT, VQVAE, "--data=nowhere"], "Expected a folder of images"),
     ("encode_dataset", [OUT, VQVAE, DATA], "in a class folder.*Without classes: --nolabels"),
@@ -133,7 +136,8 @@ BAD_INPUT = [
     ("generate", [OUT, "--preset=vqvae2_imagenette_128"], "Expected the name of a preset of Hier"),
     ("generate", [OUT, GENERATOR, "--classes=cat,cow"], r"\['cat', 'dog'\].*--classes=cow"),
     ("generate", [OUT, GENERATOR, "--top_p=high"], "Expected a number.*--top_p=high"),
-    ("generate", [OUT, GENERATOR, "--top_p=botom=0.5"], "the levels.*--top_p of botom"),
+    ("generate", [OUT, GENERATOR, "--top_p=botom=0.5"], "the levels.*top_p={'botom': 0.5}"),
+    ("generate", [OUT, GENERATOR, "--register=no.py"], "Expected a Python file. Received: no.py"),
     ("generate", ["--output={folder}/file", GENERATOR], "Choose another --output"),
     ("evaluate", [OUT, TRAIN, VALIDATION], "Expected --preset or --images, one of them"),
     ("evaluate", [OUT, TRAIN, VALIDATION, GENERATOR, "--rates=2"], "numbers up to 1.*--rates=2"),
@@ -194,10 +198,11 @@ def test_what_nobody_expects_keeps_its_traceback(call, tmp_path):
 
 RECIPE = """
 import keras
+import keras_vqvae2
 
 def recipe({level}laptop=False):
     return {{
-        "model": {model},
+        {model},
         "data": {{"crop": "random", "flip": True}},
         "batch_size": 4,
         "steps": 4,
@@ -205,11 +210,14 @@ def recipe({level}laptop=False):
         "optimizer": keras.optimizers.SGD(0.5, momentum=0.9),
     }}
 """
-SMALL = {"hidden_units": 8, "residual_units": 4}
-STAGE_1 = {**SMALL, "image_shape": (16, 16, 3), "num_embeddings": 8, "embedding_dim": 4}
-STAGE_1 |= {"num_levels": 1, "quantizer": "loss", "restart_threshold": 0.0}
-STAGE_2 = {**SMALL, "num_blocks": 1, "block_layers": 1, "output_blocks": 0, "attention_heads": 0}
-STAGE_2 |= {"kernel_size": 3, "dropout": 0.0}
+STAGE_1 = """"model": {
+            "hidden_units": 8, "residual_units": 4, "image_shape": (16, 16, 3), "num_levels": 1,
+            "quantizer": keras_vqvae2.layers.VectorQuantizer(8, 4, restart_threshold=0.0),
+        }"""
+STAGE_2 = """"prior": keras_vqvae2.PixelSnailPrior, "model": {
+            "hidden_units": 8, "residual_units": 4, "num_blocks": 1, "block_layers": 1,
+            "output_blocks": 0, "attention_heads": 0, "kernel_size": 3, "dropout": 0.0,
+        }"""
 
 
 @pytest.mark.parametrize(

@@ -7,15 +7,6 @@ from PIL import Image
 from keras_vqvae2 import VQVAE2, HierarchicalImageGenerator, PixelSnailPrior
 
 
-def test_nearest_images_by_small_pixels_mirrored_or_not(load, rng):
-    images = rng.integers(256, size=(5, 8, 8, 3), dtype="uint8")
-    queries = np.stack([images[3], images[1][:, ::-1], images[4]]) / 255.0
-    queries[2] += 0.1
-    places, distances = load("evaluate").nearest(queries.astype("float32"), images)
-    np.testing.assert_array_equal(places, [3, 1, 4])
-    np.testing.assert_allclose(distances, [0, 0, 0.1], atol=2e-3)
-
-
 @pytest.fixture
 def folder(tmp_path, rng):
     """A tiny generator's preset, and images of its two classes."""

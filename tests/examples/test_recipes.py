@@ -13,7 +13,7 @@ PRIORS = sorted(FOLDER.glob("priors_*.py"))
 
 # What train_prior.py reads off the data set of codes, and what is not the architecture's.
 FROM_DATA = {"condition_factors", "level", "num_classes", "num_embeddings", "image_shape"}
-FROM_DATA |= {"codes_fingerprint", "dtype", "gradient_checkpointing"}
+FROM_DATA |= {"condition_embeddings", "codes_fingerprint", "dtype", "gradient_checkpointing"}
 
 
 def defaults(model_class):
@@ -69,6 +69,7 @@ def test_a_priors_recipe_makes_the_priors_of_its_name(path, level, name):
         assert word in module.__doc__
     preset = PixelSnailPrior.presets[name]
     full, laptop = (module.recipe(level, laptop=laptop) for laptop in (False, True))
+    assert full["prior"] is laptop["prior"] is PixelSnailPrior
     if "directory" in preset:
         config = PixelSnailPrior.from_preset(name, load_weights=False).get_config()
         for argument, value in full["model"].items():

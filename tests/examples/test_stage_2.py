@@ -15,14 +15,17 @@ import pytest
 from PIL import Image
 
 from keras_vqvae2 import VQVAE2, HierarchicalImageGenerator, PixelSnailPrior
-from keras_vqvae2.data import class_names, encode_dataset, images_from_folder
+from keras_vqvae2.codes import encode_dataset
+from keras_vqvae2.data import class_names, images_from_folder
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 RECIPE = """
 import keras
+import keras_vqvae2
 
 def recipe(level, laptop=False):
     return {
+        "prior": keras_vqvae2.PixelSnailPrior,
         "model": {
             "hidden_units": 8, "residual_units": 4, "num_blocks": 1, "block_layers": 1,
             "kernel_size": 3, "attention_heads": 2 if level == "top" else 0, "output_blocks": 0,
