@@ -9,7 +9,6 @@ from keras_vqvae2.hints import Config, Loss, PerLevel, Shape
 from keras_vqvae2.layers import Quantizer, VectorQuantizer, VectorQuantizerEMA
 from keras_vqvae2.losses import LPIPSDistance, ReconstructionLoss, SquaredError
 
-
 OF_QUANTIZER = ("commitment_cost", "decay", "restart_threshold", "gradient")  # in version 0.1
 OF_LOSSES = ("perceptual_weight", "perceptual_network")
 
