@@ -261,7 +261,7 @@ class VQVAE2(PresetModel):
                 name = f"quantizer_dropout_{level}"
                 new = QuantizerDropout(quantizer_dropout, dtype=dtype, name=name)(new, mean)
             known = join(known, new, upsamplers.get(level))
-        # Added for a bigger model that this one is a layer of; its own steps take those of the maps.
+        # For a bigger model that this one is a layer of: its own steps do not look at them.
         added = LossesOfQuantizers(name="losses_of_quantizers")
         reconstruction = added(to_pixels(pixel_decoder(known)), list(quantizer_losses.values()))
         super().__init__(inputs=images, outputs=reconstruction, dtype=dtype, **kwargs)
