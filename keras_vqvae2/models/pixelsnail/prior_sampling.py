@@ -114,6 +114,12 @@ class PriorSampling:
             sampling, inputs[self.level], uniforms, condition, inputs.get("label")
         )
 
+    def quantize(self, *args, **kwargs):
+        super().quantize(*args, **kwargs)
+        # Programs that were compiled before hold the variables of before.
+        for name in ("_row_decoder", "conditioner"):
+            self.__dict__.pop(name, None)
+
     @functools.cached_property
     def _row_decoder(self):
         return RowDecoder(PixelSnailSteps(self), self.variables)
