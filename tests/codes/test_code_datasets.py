@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from keras_vqvae2 import VQVAE2
-from keras_vqvae2.codes import codes_from_tfds, encode_dataset
+from keras_vqvae2.codes import codes_from_tfds, encode_dataset, prior_arguments
 from keras_vqvae2.data import images_from_arrays
+from keras_vqvae2.layers import VectorQuantizerEMA
 
 
 def small(**changes):
@@ -293,3 +294,32 @@ def test_the_fingerprint_follows_the_weights(tmp_path):
     assert half.fingerprint() == before
     vqvae.trainable_variables[0].assign(vqvae.trainable_variables[0] + 1e-3)
     assert vqvae.fingerprint() != before
+
+
+def test_what_a_data_set_says_of_a_prior(images, tmp_path):
+    quantizers = {"top": VectorQuantizerEMA(6, 4), "bottom": VectorQuantizerEMA(10, 4)}
+    vqvae = VQVAE2((16, 16, 3), hidden_units=8, residual_units=4, quantizer=quantizers)
+    encode_dataset(vqvae, source(images), tmp_path, class_names="abc", verbose=0)
+    common = {
+        "num_classes": 3, "image_shape": (16, 16, 3), "codes_fingerprint": vqvae.fingerprint(),
+    }  # fmt: skip
+    bottom = {
+        "code_shape": (4, 4), "level": "bottom", "condition_factors": {"top": 2},
+        "num_embeddings": 10, "condition_embeddings": {"top": 6}, **common,
+    }  # fmt: skip
+    assert prior_arguments(tmp_path, "bottom") == bottom
+    top = prior_arguments(tmp_path, "top")
+    assert (top["num_embeddings"], top["condition_factors"], top["code_shape"]) == (6, {}, (2, 2))
+    with pytest.raises(ValueError, match=r"\['top', 'bottom'\]. Received: level='middle'"):
+        prior_arguments(tmp_path, "middle")
+
+    # Version 0.1 wrote one number for all levels.
+    path = tmp_path / "metadata.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_embeddings": 10}))
+    assert prior_arguments(tmp_path, "bottom") == {**bottom, "condition_embeddings": {"top": 10}}
+
+
+def test_labels_without_names_do_not_tell_how_many_classes(vqvae, images, tmp_path):
+    encode_dataset(vqvae, source(images), tmp_path, verbose=0)
+    with pytest.raises(ValueError, match="labels have names"):
+        prior_arguments(tmp_path, "top")
