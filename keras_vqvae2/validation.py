@@ -102,15 +102,17 @@ def check_codes(
     shape: tuple[int, ...] | None = None,
     argument: str = "codes",
     low: int = 0,
+    what: str = "codes",
 ) -> np.ndarray:
     """Raises `ValueError` unless `codes` are maps of codes.
 
     Args:
-        codes: Integers in `[low, num_embeddings)`, shape `(N, rows, columns)`.
+        codes: Integers in `[low, num_embeddings)`, shape `(batch, rows, columns)`.
         num_embeddings: Number of codes.
         shape: `(rows, columns)`, or None for any; `()` for one integer an example.
         argument: Name of the argument in the message.
         low: 0, or -1 where codes may be unknown.
+        what: What they are, in the message.
 
     Returns:
         The codes, a NumPy array.
@@ -119,14 +121,14 @@ def check_codes(
     wanted = ("rows", "columns") if shape is None else tuple(shape)
     fits = codes.ndim == 1 + len(wanted) and codes.dtype.kind in "iu"
     if not fits or (shape is not None and codes.shape[1:] != wanted) or not codes.size:
-        described = ", ".join(map(str, ("N", *wanted)))
+        described = ", ".join(map(str, ("batch", *wanted)))
         raise ValueError(
-            f"Expected integers of shape ({described}), at least one of them. "
+            f"Expected integer {what} of shape ({described}), at least one. "
             f"Received: {argument} of shape {codes.shape}, dtype {codes.dtype}"
         )
     if codes.min() < low or codes.max() >= num_embeddings:
         raise ValueError(
-            f"Expected integers in [{low}, {num_embeddings}). "
+            f"Expected {what} in [{low}, {num_embeddings}). "
             f"Received: {argument} from {codes.min()} to {codes.max()}"
         )
     return codes

@@ -11,6 +11,7 @@ from keras_vqvae2.validation import (
     first_batch,
 )
 
+
 def test_positive_integers_pass():
     check_positive(a=1, b=np.int64(3), c=2.0)
 
@@ -31,8 +32,8 @@ def test_codes_of_any_integer_type_pass():
 @pytest.mark.parametrize(
     "codes, message",
     [
-        (np.zeros((2, 2), int), r"shape \(N, 3, 4\)"),
-        (np.zeros((2, 3, 5), int), r"shape \(N, 3, 4\).*\(2, 3, 5\)"),
+        (np.zeros((2, 2), int), r"shape \(batch, 3, 4\)"),
+        (np.zeros((2, 3, 5), int), r"shape \(batch, 3, 4\).*\(2, 3, 5\)"),
         (np.zeros((0, 3, 4), int), "at least one"),
         (np.zeros((1, 3, 4)), "dtype float64"),
         (np.full((1, 3, 4), -1), r"in \[0, 8\).*from -1 to -1"),

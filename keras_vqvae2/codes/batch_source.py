@@ -67,6 +67,12 @@ class BatchSource:
                     return
                 pixels, labels = _pair(batch)
                 self._check(position, len(pixels), begin, end)
+                again = position == begin and open_pass is self.passes[0]
+                if again and not np.array_equal(pixels, self.pixels):
+                    raise ValueError(
+                        "Expected images in an order that stays, such as those of a data set with "
+                        "reshuffle=False. Received: other images in the first batch than before"
+                    )
                 if position + len(pixels) > start:
                     flipped = number >= self.plain_passes
                     yield position, position - flipped * mirrored_from, flipped, pixels, labels

@@ -9,7 +9,7 @@ from keras_vqvae2.data.pipeline import Options, check_engine, positions
 from keras_vqvae2.hints import Config, Dataset, FilePath
 from keras_vqvae2.models.vqvae2 import VQVAE2
 
-OPTIONS = ("shuffle", "seed", "repeat", "start_step", "drop_remainder")
+OPTIONS = ("shuffle", "seed", "repeat", "reshuffle", "start_step", "drop_remainder")
 OPTIONS += ("num_processes", "process_index")
 
 
@@ -30,10 +30,10 @@ def codes_from_tfds(
         split: Name of a split, or a part of one, such as `"train[:10%]"`.
         vqvae: None, or the `VQVAE2` (or its fingerprint) that must have made the codes.
         engine: `"tf.data"` or `"grain"`, as in `images_from_folder`.
-        **options: `shuffle`, `seed`, `repeat`, `start_step`, `drop_remainder`, `num_processes`,
-            `process_index` of `keras_vqvae2.data.Options`. Reading is random access: a shuffled
-            epoch is a permutation of the whole split, and `start_step` and `num_processes` read
-            nothing that they leave out.
+        **options: `shuffle`, `seed`, `repeat`, `reshuffle`, `start_step`, `drop_remainder`,
+            `num_processes`, `process_index` of `keras_vqvae2.data.Options`. Reading is random
+            access: a shuffled epoch is a permutation of the whole split, and `start_step` and
+            `num_processes` read nothing that they leave out.
 
     Returns:
         `tf.data.Dataset` or `grain.IterDataset` of dicts: int32 codes by level, coarse to fine,

@@ -55,7 +55,8 @@ def encode_dataset(
     Args:
         vqvae: The `VQVAE2`.
         images: Source of images in an order that stays: an array, a `tf.data.Dataset` or other
-            iterable of batches, or a function that opens one at the batch `start_step`, such as
+            iterable of batches (one of shuffled or randomly cropped images with
+            `reshuffle=False`), or a function that opens one at the batch `start_step`, such as
             `functools.partial(images_from_folder, "photographs", 256, engine="grain")`. Images, or
             pairs `(images, labels)`. A list of functions is as many passes, over equally many
             images.
@@ -78,7 +79,8 @@ def encode_dataset(
 
     Raises:
         ValueError: If the directory holds the codes of another model or of other settings, or the
-            source is empty, can be read only once or has not `num_images` images.
+            source is empty, can be read only once, changes from pass to pass, or has not
+            `num_images` images.
 
     Example:
 

@@ -25,17 +25,73 @@ def batches(count, options, read):
     grain = import_grain()
     warn_of_examples_left_out(count, options)
     full, rest = full_batches_and_rest(count, options)
-
-    def batch(step):
-        rows = options.process_batch_size if step < full else rest
-        first = step * options.batch_size + options.process_index * rows
-        positions = np.arange(first, first + rows)
-        return read(positions, _places(count, positions, options))
-
     steps = max(0, full + (rest > 0) - options.start_step)
-    dataset = grain.MapDataset.range(options.start_step, options.start_step + steps).map(batch)
     threads = min(os.cpu_count() or 1, 16)  # each holds a batch in memory
-    return dataset.to_iter_dataset(grain.ReadOptions(threads, prefetch_buffer_size=threads))
+
+    def epoch(number):
+        def batch(step):
+            rows = options.process_batch_size if step < full else rest
+            first = number * count + step * options.batch_size + options.process_index * rows
+            positions = np.arange(first, first + rows)
+            return read(positions, _places(count, positions, options))
+
+        dataset = grain.MapDataset.range(options.start_step, options.start_step + steps).map(batch)
+        return dataset.to_iter_dataset(grain.ReadOptions(threads, prefetch_buffer_size=threads))
+
+    return epoch(0) if options.repeat or not options.reshuffle else _passes()(epoch)
+
+
+@functools.cache
+def _passes():
+    """The class of data sets of which each pass is another; made once Grain is imported."""
+    grain = import_grain()
+
+    class PassIterator(grain.DatasetIterator):
+        """Opens its pass at the first batch, so that an iterator that is not read counts for none.
+
+        The state holds the number of the pass, which another data set's iterator then goes on with.
+        """
+
+        def __init__(self, dataset):
+            super().__init__()
+            self.dataset, self.number, self.batches = dataset, None, None
+
+        def open(self, number):
+            self.number, self.batches = number, iter(self.dataset.epoch(number))
+            self.dataset.next_pass = number + 1
+
+        def __next__(self):
+            if self.batches is None:
+                self.open(self.dataset.next_pass)
+            return next(self.batches)
+
+        def get_state(self):
+            if self.batches is None:
+                self.open(self.dataset.next_pass)
+            return {"pass": self.number, "batches": self.batches.get_state()}
+
+        def set_state(self, state):
+            self.open(state["pass"])
+            self.batches.set_state(state["batches"])
+
+        def close(self):
+            if self.batches is not None:
+                self.batches.close()
+            super().close()
+
+    class Passes(grain.IterDataset):
+        def __init__(self, epoch):
+            super().__init__()
+            self.epoch, self.next_pass = epoch, 0
+
+        def __iter__(self):
+            return PassIterator(self)
+
+        def mp_prefetch(self, *args, **kwargs):
+            # Counted here: worker processes would each count the passes of a copy.
+            return Passes(lambda number: self.epoch(number).mp_prefetch(*args, **kwargs))
+
+    return Passes
 
 
 def image_batches(count, options, read):

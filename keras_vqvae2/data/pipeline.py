@@ -1,5 +1,6 @@
 """What every source of images goes through: order, crop, flip, batch, augment."""
 
+import itertools
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -17,8 +18,15 @@ class Options:
         labels: Whether batches are pairs of images and labels.
         shuffle: Whether each epoch comes in an order of its own, that of `seed` and the epoch.
         seed: Integer; decides order, random crops and flips.
-        repeat: Whether epochs follow each other without end, in batches that are all full.
-        start_step: Number of batches to leave out at the start.
+        repeat: Whether epochs follow each other without end, in batches that are all full. Each
+            pass over the data set then starts at the first of them.
+        reshuffle: Whether, without `repeat`, pass `e` over the data set is epoch `e`, with its
+            order, crops and flips, as `fit(epochs=...)` expects of training data; the start of an
+            iteration begins a pass, a look at the first batch too (`fit` takes one or two). With
+            False each pass is epoch 0: for `validation_data` with `shuffle=True`, of which
+            `validation_steps` take a part that is to stay the same, and for sources of
+            `encode_dataset`. Without `shuffle`, random crops and flips all passes are the same.
+        start_step: Number of batches to leave out at the start (without `repeat`, of each pass).
         resize: None scales each image (antialiased) so that it just covers `image_size`; an
             integer scales the shorter side to it; False leaves the scale as it is, but for
             images that would not cover `image_size`.
@@ -43,6 +51,7 @@ class Options:
         shuffle: bool = False,
         seed: int = 0,
         repeat: bool = False,
+        reshuffle: bool = True,
         start_step: int = 0,
         resize: int | bool | None = None,
         crop: str = "center",
@@ -82,6 +91,7 @@ class Options:
         self.shuffle = shuffle
         self.seed = seed
         self.repeat = repeat
+        self.reshuffle = reshuffle
         self.start_step = start_step
         self.resize = resize
         self.crop = crop
@@ -93,10 +103,7 @@ class Options:
         self.process_batch_size = batch_size // num_processes
 
     def scaled_size(self, height: int, width: int) -> tuple[int, int]:
-        """`(height, width)` to which an image is scaled before the crop.
-
-        Works on numbers and on tensors of them.
-        """
+        """`(height, width)` to which an image of these two integers is scaled before the crop."""
         rows, columns = self.image_size
         cover = max(rows / height, columns / width)
         if self.resize is None:
@@ -134,6 +141,19 @@ def warn_of_examples_left_out(count: int, options: Options) -> None:
         )
 
 
+def epochs(options: Options) -> Dataset:
+    """Data set of the one epoch with which a pass begins: the number of the pass, or always 0."""
+    tf = import_tensorflow()
+    if options.repeat or not options.reshuffle:
+        return tf.data.Dataset.range(1)
+    passes = itertools.count()  # shared by all that is derived from the data set
+
+    def number(_):
+        return tf.ensure_shape(tf.numpy_function(lambda: next(passes), [], tf.int64), ())
+
+    return tf.data.Dataset.range(1).map(number)
+
+
 def positions(count: int, options: Options) -> Dataset:
     """Data set of pairs: position in the endless stream, index of the item that stands there.
 
@@ -144,18 +164,24 @@ def positions(count: int, options: Options) -> Dataset:
     warn_of_examples_left_out(count, options)
     full, rest = full_batches_and_rest(count, options)
     rows = options.process_batch_size
+    start, stop = options.start_step * rows, full * rows + rest
 
-    def item(number):
+    def item(first, number):
         step, row = number // rows, number % rows
         rows_of_step = tf.where(step < full, tf.constant(rows, tf.int64), rest)
-        position = step * options.batch_size + options.process_index * rows_of_step + row
+        position = first + step * options.batch_size + options.process_index * rows_of_step + row
         epoch, place = position // count, position % count
         if options.shuffle and count > 1:
             seed = tf.stack([tf.cast(options.seed, tf.int64), epoch])
             place = tf.random.experimental.index_shuffle(place, seed, tf.cast(count - 1, tf.int64))
         return position, place
 
-    return tf.data.Dataset.range(options.start_step * rows, full * rows + rest).map(item)
+    def items(epoch):
+        numbers = tf.data.Dataset.range(start, stop)
+        return numbers.map(lambda number: item(epoch * count, number))
+
+    size = tf.data.experimental.assert_cardinality(max(0, stop - start))
+    return epochs(options).flat_map(items).apply(size)
 
 
 def finish(examples: Dataset, options: Options) -> Dataset:

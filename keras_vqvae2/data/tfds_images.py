@@ -4,6 +4,7 @@ from typing import Any
 from keras_vqvae2.data.optional_imports import import_tensorflow, import_tfds
 from keras_vqvae2.data.pipeline import (
     Options,
+    epochs,
     finish,
     full_batches_and_rest,
     warn_of_examples_left_out,
@@ -31,15 +32,16 @@ def images_from_tfds(
         data_dir: Folder in which TFDS keeps its data sets.
         **options: Further keywords of `keras_vqvae2.data.Options`. The data set is read in order
             and shuffled in a buffer of 10,000 examples, so `start_step` and `num_processes` read,
-            but do not decode, what they leave out.
+            but do not decode, what they leave out of an epoch. Images of one channel become RGB,
+            transparency is laid on white.
 
     Returns:
         `tf.data.Dataset` of float32 images in `[0, 1]`, shape `(batch, height, width, 3)`, or of
         pairs `(images, labels)` with int32 labels of shape `(batch,)`.
 
     Raises:
-        ValueError: If there is no such data set or split, or it has no feature `image` (or
-            `label`, where labels are wanted).
+        ValueError: If there is no such data set or split, or it has no feature `image` of uint8 or
+            uint16 pixels (or `label`, where labels are wanted).
 
     Example:
 
@@ -72,58 +74,75 @@ def images_from_tfds(
                 f"Expected a data set with a feature {feature!r}. Received: "
                 f"{builder.info.name} with the features {features}"
             )
+    feature = builder.info.features["image"]
+    is_image = isinstance(feature, tfds.features.Image)
+    if not is_image or feature.np_dtype not in ("uint8", "uint16") or not feature.shape[-1]:
+        raise ValueError(
+            "Expected images of uint8 or uint16 pixels with a known number of channels. "
+            f"Received: {builder.info.name} with the feature image={feature}"
+        )
     splits = sorted(builder.info.splits)
     if split.split("[")[0] not in [*splits, "all"]:
         raise ValueError(f"Expected one of the splits {splits}. Received: split={split!r}")
 
     skip = {"image": tfds.decode.SkipDecoding()}  # until it is known whose the image is
     images = builder.as_dataset(split=split, shuffle_files=False, decoders=skip)
-    count = len(images)
-    if options.shuffle:
-        images = images.shuffle(10_000, seed=options.seed, reshuffle_each_iteration=True)
-    if options.repeat:
-        images = images.repeat()
-    images = images.skip(options.start_step * options.batch_size)
-    images = images.enumerate(start=options.start_step * options.batch_size)
-    if options.num_processes > 1:
-        images = _rows_of_process(tf, images, count, options)
 
     def read(position, example):
-        image = builder.info.features["image"].decode_example(example["image"])
-        if image.shape[-1] != 3:
-            image = tf.repeat(image[..., :1], 3, axis=-1)  # grayscale
+        image = tf.image.convert_image_dtype(feature.decode_example(example["image"]), tf.float32)
+        if feature.shape[-1] in (2, 4):  # on white, as `image_folder.decode` lays it
+            image = image[..., :-1] * image[..., -1:] + (1 - image[..., -1:])
+        if image.shape[-1] == 1:
+            image = tf.image.grayscale_to_rgb(image)
         height, width = _scaled_size(tf, options, image)
-        scaled = tf.image.convert_image_dtype(image, tf.float32)
         shape = tf.shape(image)
         scaled = tf.cond(
             tf.logical_and(shape[0] == height, shape[1] == width),
-            lambda: scaled,
+            lambda: image,
             lambda: tf.clip_by_value(
-                tf.image.resize(scaled, (height, width), "lanczos3", antialias=True), 0.0, 1.0
+                tf.image.resize(image, (height, width), "lanczos3", antialias=True), 0.0, 1.0
             ),
         )
         label = tf.cast(example["label"], tf.int32) if options.labels else tf.constant(0)
         return position, scaled, label
 
-    return finish(images.map(read, num_parallel_calls=tf.data.AUTOTUNE), options)
+    examples = _numbered(tf, images, options)
+    return finish(examples.map(read, num_parallel_calls=tf.data.AUTOTUNE), options)
 
 
-def _rows_of_process(tf, images, count, options):
+def _numbered(tf, images, options):
+    """Pairs of position in the endless stream and example, those of this process."""
+    count, rows = len(images), options.process_batch_size
     warn_of_examples_left_out(count, options)
     full, rest = full_batches_and_rest(count, options)
-    rows, index = options.process_batch_size, options.process_index
+    start = options.start_step * options.batch_size
+    first_epoch, size = 0, max(0, full * rows + rest - options.start_step * rows)
+    if options.repeat:
+        first_epoch, start = divmod(start, count)
+        size = tf.data.INFINITE_CARDINALITY
+
+    def epoch(number):
+        examples = images
+        if options.shuffle:
+            # Else the order would depend on the global seed too (and 0 takes no tensor beside it).
+            tf.compat.v1.get_default_graph().seed = None
+            seeds = tf.stack([tf.cast(options.seed, tf.int64), number])
+            seed = tf.random.stateless_uniform((), seeds, None, None, tf.int64)
+            examples = examples.shuffle(10_000, seed, reshuffle_each_iteration=False)
+        return examples.enumerate(number * count)
 
     def is_of_process(position, _):
-        step, row = position // options.batch_size, position % options.batch_size
+        place = position if options.repeat else position % count
+        step, row = place // options.batch_size, place % options.batch_size
         rows_of_step = tf.where(step < full, tf.constant(rows, tf.int64), rest)
-        first = index * rows_of_step
+        first = options.process_index * rows_of_step
         return (first <= row) & (row < first + rows_of_step)
 
-    images = images.filter(is_of_process)
-    if options.repeat:
-        return images
-    size = max(0, full * rows + rest - options.start_step * rows)
-    return images.apply(tf.data.experimental.assert_cardinality(size))
+    numbers = tf.data.Dataset.range(first_epoch, 2**62) if options.repeat else epochs(options)
+    examples = numbers.flat_map(epoch).skip(start)
+    several = options.num_processes > 1
+    examples = examples.filter(is_of_process) if several else examples.take(size)
+    return examples.apply(tf.data.experimental.assert_cardinality(size))
 
 
 def _scaled_size(tf, options, image):

@@ -57,40 +57,40 @@ build_resnet50 = functools.partial(
 class ClassifierProtocol:
     """How the classifier of `classification_accuracy_score` is trained.
 
-        Stochastic gradient descent with Nesterov momentum 0.9. The learning rate rises from 0 over the
-        first 18th of the steps and is divided by ten after a third, two thirds and eight ninths of
-        them: epochs 5, 30, 60 and 80 of 90. Images are scaled to 8/7 of `image_size` (256 for 224) and
-        cut; tests see the middle. The defaults are small: minutes on a CPU.
+    Stochastic gradient descent with Nesterov momentum 0.9. The learning rate rises from 0 over the
+    first 18th of the steps and is divided by ten after a third, two thirds and eight ninths of
+    them: epochs 5, 30, 60 and 80 of 90. Images are scaled to 8/7 of `image_size` (256 for 224) and
+    cut; tests see the middle. The defaults are small: minutes on a CPU.
 
-        Args:
-            build: Function of `(image_shape, num_classes)` that returns a `keras.Model` from images in
-                `[0, 1]` to logits.
-            image_size: Positive integer, height and width of the classifier's images.
-            random_resized_crop: Whether training sees parts of 8% to 100% of the area in aspect ratios
-                of 3/4 to 4/3, scaled to `image_size`, or parts of `image_size` anywhere. Both are
-                mirrored half of the time.
-            epochs: Positive integer.
-            batch_size: Positive integer.
-            learning_rate: Positive float, the highest, for each 256 images of a batch.
-            weight_decay: Non-negative float. `weight_decay / 2` times the sum of the squared kernels is
-                added to the loss; biases and normalisations are left out.
+    Args:
+        build: Function of `(image_shape, num_classes)` that returns a `keras.Model` from images in
+            `[0, 1]` to logits.
+        image_size: Positive integer, height and width of the classifier's images.
+        random_resized_crop: Whether training sees parts of 8% to 100% of the area in aspect ratios
+            of 3/4 to 4/3, scaled to `image_size`, or parts of `image_size` anywhere. Both are
+            mirrored half of the time.
+        epochs: Positive integer.
+        batch_size: Positive integer.
+        learning_rate: Positive float, the highest, for each 256 images of a batch.
+        weight_decay: Non-negative float. `weight_decay / 2` times the sum of the squared kernels is
+            added to the loss; biases and normalisations are left out.
 
-        Raises:
-            ValueError: If a number is out of range.
+    Raises:
+        ValueError: If a number is out of range.
 
-        Example:
+    Example:
 
-        ```python
-        import dataclasses
+    ```python
+    import dataclasses
     import functools
-        from keras_vqvae2.evaluation import ClassifierProtocol
+    from keras_vqvae2.evaluation import ClassifierProtocol
 
-        protocol = ClassifierProtocol(epochs=10)
-        print(dataclasses.replace(protocol, image_size=112).epochs)  # 10
-        ```
+    protocol = ClassifierProtocol(epochs=10)
+    print(dataclasses.replace(protocol, image_size=112).epochs)  # 10
+    ```
 
-        Reference:
-            - Goyal et al. 2017, "Accurate, Large Minibatch SGD", arXiv 1706.02677, for the schedule.
+    Reference:
+        - Goyal et al. 2017, "Accurate, Large Minibatch SGD", arXiv 1706.02677, for the schedule.
     """
 
     build: Callable[[Sequence[int], int], keras.Model] = build_small_resnet

@@ -127,7 +127,7 @@ class LabelClassifier:
 
 
 def _checked(features, labels, classes):
-    labels = check_codes(labels, classes, (), "labels")
+    labels = check_codes(labels, classes, (), "labels", what="labels")
     if len(labels) != len(features):
         raise ValueError(f"Expected {len(features)} labels. Received: {len(labels)}")
     return labels

@@ -120,7 +120,7 @@ def features_at_rates(
         raise ValueError(f"Expected rates in (0, 1]. Received: acceptance_rates={rates}")
     if generator.num_classes is None:
         raise ValueError("Expected a generator with classes. Received: one without")
-    labels = check_codes(labels, generator.num_classes, (), "labels")
+    labels = check_codes(labels, generator.num_classes, (), "labels", what="labels")
     competing = np.resize(labels, math.ceil(len(labels) / min(rates)))
     batches = generator.generate_batches(
         len(competing), competing, seed=seed, batch_size=batch_size, verbose=0

@@ -2,8 +2,8 @@ from typing import Any
 
 import keras
 
-from keras_vqvae2.validation import check_positive
 from keras_vqvae2.hints import Config, Size
+from keras_vqvae2.validation import check_positive
 
 
 class MaskedKernel(keras.layers.Layer):

@@ -277,8 +277,9 @@ class CodePrior(PresetModel):
                 batch[name],
                 limits[name],
                 tuple(self.input[name].shape[1:]),
-                f"{'labels' if name == 'label' else 'codes'} for {name!r}",
+                repr(name),
                 low=-1 if name in partial else 0,
+                what="labels" if name == "label" else "codes",
             )
             for name in self.input_levels
         }
@@ -468,6 +469,12 @@ class AutoregressivePrior(CodePrior):
     def condition_features(self, inputs: Mapping[str, Tensor]) -> Tensor | None:
         """What the steps see of coarser levels: `(batch, rows, columns, units)`, or None."""
         return None
+
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
+        super().quantize(*args, **kwargs)
+        # Programs that were compiled before hold the variables of before.
+        for name in ("_row_decoder", "_compiled_features"):
+            self.__dict__.pop(name, None)
 
     @functools.cached_property
     def _row_decoder(self):

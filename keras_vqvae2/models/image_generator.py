@@ -535,7 +535,7 @@ def label_indices(labels, numbers, num_classes, label_names):
         )
 
     if not isinstance(labels, (str, bytes, list, tuple, range)):
-        labels = to_numpy(labels)
+        labels = to_numpy(labels).tolist()
     several = np.ndim(labels) > 0 and not isinstance(labels, (str, bytes))
     indices = [index(label) for label in (labels if several else [labels])]
     if several and len(indices) != len(numbers):

@@ -102,7 +102,8 @@ def registered_class(config: Config) -> type[Any]:
     """
     name = config.get("registered_name")
     found = keras.saving.get_registered_object(name) if isinstance(name, str) else None
-    if not (name or "").startswith(f"{PACKAGE}>") and not getattr(found, "loads_from_presets", 0):
+    ours = isinstance(name, str) and name.startswith(f"{PACKAGE}>")
+    if not ours and not getattr(found, "loads_from_presets", False):
         found = None
     # Keras acts on some values of `class_name` ("__lambda__", "function") before it looks at
     # `registered_name`, so both must name the same class.

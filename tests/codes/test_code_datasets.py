@@ -276,6 +276,11 @@ def test_errors(vqvae, images, tmp_path):
         encode_dataset(vqvae, [], tmp_path / "empty", verbose=0)
     with pytest.raises(ValueError, match="read again from the start.*Received: generator"):
         encode_dataset(vqvae, (batch for batch in [images]), tmp_path / "once", verbose=0)
+    shuffled = images_from_arrays(images, batch_size=4, shuffle=True)
+    with pytest.raises(ValueError, match="reshuffle=False. Received: other images in the first"):
+        encode_dataset(vqvae, shuffled, tmp_path / "shuffled", verbose=0)
+    shuffled = images_from_arrays(images, batch_size=4, shuffle=True, reshuffle=False)
+    encode_dataset(vqvae, shuffled, tmp_path / "shuffled", flips=True, verbose=0)
     with pytest.raises(ValueError, match="plain name. Received: split='a/b'"):
         encode_dataset(vqvae, images, tmp_path / "x", "a/b", verbose=0)
 

@@ -55,7 +55,7 @@ def test_other_files_are_refused(tmp_path):
 def test_labels_and_names_must_fit(colours):
     images, labels = colours
     features = COLOURS(images)
-    with pytest.raises(ValueError, match=r"integers in \[0, 2\). Received: labels from 0 to 2"):
+    with pytest.raises(ValueError, match=r"in \[0, 2\). Received: labels from 0 to 2"):
         LabelClassifier.fit(COLOURS, features, labels, ["red", "green"])
     with pytest.raises(ValueError, match="Expected 3000 labels. Received: 5"):
         LabelClassifier.fit(COLOURS, features, labels[:5], ["red", "green", "blue"])

@@ -118,11 +118,14 @@ def test_bad_data(generator, images):
     cases = [
         ((images,), r"Expected labels below 2. Received: none"),
         ((codes, LABELS[:3]), "Expected as many of each. Received: .*'label': 3"),
-        ((codes, LABELS + 1), r"Expected integers in \[0, 2\). Received: labels for 'label'"),
+        ((codes, LABELS + 1), r"Expected labels in \[0, 2\). Received: 'label'"),
         (({"top": codes["top"]}, LABELS), "Expected a dict with the keys"),
-        (({**codes, "top": codes["top"] + 12}, LABELS), r"Expected integers in \[0, 12\). Received: codes for 'top'"),
+        (
+            ({**codes, "top": codes["top"] + 12}, LABELS),
+            r"Expected codes in \[0, 12\). Received: 'top'",
+        ),
         ((2 * images, LABELS), r"Expected pixels in \[0, 1\]"),
-        ((images[:, :8], LABELS), r"shape \(N, 2, 2\).* Received: codes for 'top' of shape"),
+        ((images[:, :8], LABELS), r"shape \(batch, 2, 2\).* Received: 'top' of shape"),
         (([images], LABELS), "Expected labels beside each batch"),
         (([],), "Expected images or codes. Received: none"),
         ((images[:0], LABELS[:0]), "Expected at least one image"),
@@ -137,11 +140,11 @@ def test_bad_data(generator, images):
 def test_bad_codes_of_a_baseline():
     good = np.zeros((2, 3, 4), int)
     cases = [
-        (good[0], good, r"shape \(N, rows, columns\).* Received: codes of shape \(3, 4\)"),
-        (good[:0], good, "at least one of them"),
+        (good[0], good, r"shape \(batch, rows, columns\).* Received: codes of shape \(3, 4\)"),
+        (good[:0], good, "at least one"),
         (good * 1.0, good, "dtype float64"),
-        (good, good[:, :2], r"shape \(N, 3, 4\).* Received: codes of shape \(2, 2, 4\)"),
-        (good, good - 1, r"Expected integers in \[0, 5\). Received: codes from -1 to -1"),
+        (good, good[:, :2], r"shape \(batch, 3, 4\).* Received: codes of shape \(2, 2, 4\)"),
+        (good, good - 1, r"Expected codes in \[0, 5\). Received: codes from -1 to -1"),
         (good + 5, good, "from 5 to 5"),
     ]
     for train, codes, message in cases:

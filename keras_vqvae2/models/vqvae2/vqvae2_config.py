@@ -9,6 +9,21 @@ from keras_vqvae2.hints import Config, Loss, PerLevel, Shape
 from keras_vqvae2.layers import Quantizer, VectorQuantizer, VectorQuantizerEMA
 from keras_vqvae2.losses import LPIPSDistance, ReconstructionLoss, SquaredError
 
+OF_QUANTIZER = ("commitment_cost", "decay", "restart_threshold", "gradient")  # in version 0.1
+OF_LOSSES = ("perceptual_weight", "perceptual_network")
+
+
+def refuse_moved_arguments(arguments: Mapping[str, Any]) -> None:
+    """Raises `TypeError` for arguments of version 0.1 that say where they are now."""
+    moved = {
+        "quantizer=VectorQuantizerEMA(512, 64, ...)": OF_QUANTIZER,
+        'reconstruction_losses={"lpips": (LPIPSDistance("alexnet"), 0.1), ...}': OF_LOSSES,
+    }
+    for place, names in moved.items():
+        given = [name for name in names if name in arguments]
+        if given:
+            raise TypeError(f"Expected {', '.join(given)} in {place}. Received: {given[0]}=...")
+
 
 def quantizers_of_levels(
     quantizer: PerLevel[Quantizer] | None,
@@ -95,8 +110,7 @@ def read_config(config: Config) -> Config:
 def _from_version_0_1(config):
     """Before 0.2 one quantizer's arguments and one perceptual loss were those of the model."""
     config = dict(config)
-    names = ("num_embeddings", "embedding_dim", "commitment_cost")
-    names += ("decay", "restart_threshold", "gradient")
+    names = ("num_embeddings", "embedding_dim", *OF_QUANTIZER)
     arguments: dict[str, Any] = {"num_embeddings": 512, "embedding_dim": 64}
     arguments |= {name: config.pop(name) for name in names if name in config}
     kinds = {"ema": VectorQuantizerEMA, "loss": VectorQuantizer}

@@ -186,6 +186,15 @@ class LevelDecoder(keras.layers.Layer):
         }
 
 
+@keras.saving.register_keras_serializable(package="keras_vqvae2")
+class LossesOfQuantizers(keras.layers.Layer):
+    """Hands on reconstructions, and adds losses to those of the model."""
+
+    def call(self, reconstructions: Tensor, losses: list[Tensor]) -> Tensor:
+        self.add_loss(sum(losses))
+        return reconstructions
+
+
 def to_pixels(x: Tensor) -> Tensor:
     """Pixels in `[0, 1]` of the network's, which are about `[-1, 1]`. float32, not clipped."""
     return 0.5 * ops.cast(x, "float32") + 0.5

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from keras_vqvae2 import VQVAE2
 
 

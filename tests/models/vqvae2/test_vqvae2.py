@@ -5,20 +5,25 @@ import numpy as np
 import pytest
 from keras import ops
 
-import keras_vqvae2
 from keras_vqvae2 import VQVAE2
+from keras_vqvae2.layers import Quantizer, VectorQuantizer, VectorQuantizerEMA
+from keras_vqvae2.losses import AbsoluteError, LPIPSDistance, ReconstructionLoss, SquaredError
 
-SMALL = {
-    "hidden_units": 8,
-    "residual_units": 4,
-    "residual_blocks": 1,
-    "num_embeddings": 16,
-    "embedding_dim": 4,
-}
+SMALL = {"hidden_units": 8, "residual_units": 4, "residual_blocks": 1}
 
 
 def small(image_shape=(16, 16, 3), **kwargs):
+    if "quantizer" not in kwargs:
+        kwargs = {"num_embeddings": 16, "embedding_dim": 4, **kwargs}
     return VQVAE2(image_shape, **{**SMALL, **kwargs})
+
+
+def ema(**kwargs):
+    return VectorQuantizerEMA(16, 4, **kwargs)
+
+
+def with_lpips(weight, network="alexnet"):
+    return {"squared_error": (SquaredError(), 1.0), "lpips": (LPIPSDistance(network), weight)}
 
 
 def compiled(**kwargs):
@@ -47,6 +52,9 @@ def test_the_papers_maps(image_shape, num_levels, shapes):
     assert model.code_shapes() == shapes
     assert list(model.code_shapes()) == list(shapes)
     config = model.get_config()
+    quantizer = config["quantizer"]["top"]
+    assert quantizer["class_name"] == "VectorQuantizerEMA"
+    config |= quantizer["config"]
     paper = {
         "num_embeddings": 512,
         "embedding_dim": 64,
@@ -195,7 +203,7 @@ def test_fit_learns_and_reports(images):
 
 @pytest.mark.parametrize("data_variance", [1.0, 0.1])
 def test_loss_and_metrics_against_numpy(images, data_variance):
-    model = compiled(data_variance=data_variance, commitment_cost=0.3)
+    model = compiled(data_variance=data_variance, quantizer=ema(commitment_cost=0.3))
     metrics = model.evaluate(images, batch_size=6, verbose=0, return_dict=True)
     error = ((images - model.predict(images, verbose=0)) ** 2).mean()
     assert metrics["reconstruction_error"] == pytest.approx(error, rel=1e-4)
@@ -212,7 +220,7 @@ def test_loss_and_metrics_against_numpy(images, data_variance):
 
 
 def test_sample_weight_weighs_reconstruction_errors(images):
-    model = compiled(commitment_cost=0.0)
+    model = compiled(quantizer=ema(commitment_cost=0.0))
     weights = np.array([1.0, 0, 0, 0, 0, 0])
     labels = np.zeros(6)  # without them Keras drops the weights
     loss = model.evaluate(
@@ -255,8 +263,9 @@ def test_labels_are_ignored(images):
 @pytest.mark.parametrize(
     "kwargs",
     [
-        {"quantizer": "loss"},
-        {"gradient": "rotation"},
+        {"quantizer": VectorQuantizer(16, 4)},
+        {"quantizer": ema(gradient="rotation")},
+        {"reconstruction_losses": {"absolute_error": (AbsoluteError(), 2.0)}},
         {"quantizer_dropout": 0.3, "num_levels": 3, "downsample_factors": (2, 2, 2)},
     ],
 )
@@ -268,11 +277,15 @@ def test_options_train(images, kwargs):
 
 def test_perceptual_loss(rng):
     images = rng.uniform(size=(2, 32, 32, 3)).astype("float32")
-    model = compiled(image_shape=(32, 32, 3), perceptual_weight=0.5, commitment_cost=0.0)
+    model = compiled(
+        image_shape=(32, 32, 3),
+        reconstruction_losses=with_lpips(0.5),
+        quantizer=ema(commitment_cost=0.0),
+    )
     model.fit(images, epochs=2, verbose=0)
     metrics = model.evaluate(images, verbose=0, return_dict=True)
     reconstructions = model.predict(images, verbose=0)
-    distance = keras_vqvae2.metrics.LPIPSDistance("alexnet")(images, reconstructions)
+    distance = LPIPSDistance("alexnet")(images, reconstructions)
     assert metrics["lpips"] == pytest.approx(ops.convert_to_numpy(distance).mean(), rel=1e-4)
     error = ((images - reconstructions) ** 2).mean()
     assert metrics["loss"] == pytest.approx(error + 0.5 * metrics["lpips"], rel=1e-4)
@@ -283,7 +296,7 @@ def test_perceptual_loss(rng):
 
 
 def test_perceptual_loss_without_its_weights_says_what_to_install(monkeypatch):
-    model = compiled(image_shape=(32, 32, 3), perceptual_weight=1.0)
+    model = compiled(image_shape=(32, 32, 3), reconstruction_losses=with_lpips(1.0))
     images = np.zeros((1, 32, 32, 3), "float32")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     for method in (model.fit, model.evaluate):
@@ -308,11 +321,136 @@ def test_quantizer_dropout_teaches_the_coarser_level(rng):
 
 
 def test_one_step_moves_every_trainable_weight(images):
-    model = compiled(num_levels=3, downsample_factors=(2, 2, 2), quantizer="loss")
+    model = compiled(num_levels=3, downsample_factors=(2, 2, 2), quantizer=VectorQuantizer(16, 4))
     before = [ops.convert_to_numpy(v).copy() for v in model.trainable_variables]
     model.fit(images, epochs=2, verbose=0)
     for old, variable in zip(before, model.trainable_variables):
         assert (old != ops.convert_to_numpy(variable)).any(), variable.path
+
+
+# === Quantizers and losses from outside ===
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class SignQuantizer(Quantizer):
+    """A code is the signs of `embedding_dim` numbers, read as bits."""
+
+    def __init__(self, embedding_dim, num_embeddings=None, **kwargs):
+        super().__init__(2**embedding_dim, embedding_dim, **kwargs)
+        self.powers = [2**i for i in range(embedding_dim)]
+
+    def quantize_vectors(self, vectors, training=False, mask=None):
+        signs = ops.where(vectors >= 0, 1.0, -1.0)
+        codes = ops.sum(ops.cast(signs > 0, "int32") * ops.array(self.powers), axis=-1)
+        loss = 0.1 * ops.mean(ops.square(vectors - signs))
+        return vectors + ops.stop_gradient(signs - vectors), codes, loss
+
+    def lookup(self, codes):
+        bits = codes[..., None] // ops.array(self.powers) % 2
+        return ops.where(codes[..., None] < 0, 0.0, 2.0 * ops.cast(bits, "float32") - 1.0)
+
+    def get_config(self):
+        return {**super().get_config(), "embedding_dim": self.embedding_dim}
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class FourthPower(ReconstructionLoss):
+    def __call__(self, images, reconstructions):
+        return ops.mean((images - reconstructions) ** 4, axis=(1, 2, 3))
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_quantizer_and_a_loss_from_outside(images, tmp_path, mixed):
+    quantizer = {"top": SignQuantizer(5), "bottom": ema()} if mixed else SignQuantizer(5)
+    losses = {"squared_error": (SquaredError(), 1.0), "fourth_power": (FourthPower(), 2.0)}
+    model = compiled(quantizer=quantizer, reconstruction_losses=losses)
+    assert model.num_embeddings == {"top": 32, "bottom": 16 if mixed else 32}
+    history = model.fit(images, epochs=10, verbose=0).history
+    assert history["loss"][-1] < history["loss"][0]
+    metrics = model.evaluate(images, batch_size=6, verbose=0, return_dict=True)
+    reconstructions = model.predict(images, verbose=0)
+    fourth = ((images - reconstructions) ** 4).mean()
+    assert metrics["fourth_power"] == pytest.approx(fourth, rel=1e-4)
+    codes = model.encode(images)
+    np.testing.assert_allclose(model.decode(codes), np.clip(reconstructions, 0, 1), atol=1e-5)
+    with pytest.raises(ValueError, match=r"codes in \[0, 32\)"):
+        model.decode({"top": codes["top"] + 32})
+    model.save_to_preset(tmp_path / "preset")
+    again = VQVAE2.from_preset(tmp_path / "preset")
+    assert again.get_config() == model.get_config()
+    for level, value in again.encode(images).items():
+        np.testing.assert_array_equal(value, codes[level])
+
+
+def test_each_level_has_a_quantizer_of_its_own():
+    given = ema()
+    model = small(quantizer=given)
+    layers = list(model.quantizers.values())
+    assert len({id(layer) for layer in (given, *layers)}) == 3
+    assert [layer.name for layer in layers] == ["quantizer_top", "quantizer_bottom"]
+
+
+def test_a_config_of_version_0_1_is_read():
+    old = {
+        "name": "old",
+        "trainable": True,
+        "dtype": "float32",
+        "image_shape": [32, 32, 3],
+        "num_levels": 2,
+        "num_embeddings": 8,
+        "embedding_dim": 4,
+        "hidden_units": 8,
+        "residual_units": 4,
+        "residual_blocks": 1,
+        "downsample_factors": [2, 4],
+        "downsample_kernel_size": 3,
+        "upsample_kernel_size": 4,
+        "commitment_cost": 0.5,
+        "data_variance": 0.25,
+        "quantizer": "loss",
+        "decay": 0.9,
+        "restart_threshold": 0.2,
+        "gradient": "rotation",
+        "rectified_skip": False,
+        "quantizer_dropout": 0.1,
+        "perceptual_weight": 0.3,
+        "perceptual_network": "vgg16",
+    }
+    model = VQVAE2.from_config(old)
+    for quantizer in model.quantizers.values():
+        assert type(quantizer) is VectorQuantizer
+        assert (quantizer.num_embeddings, quantizer.embedding_dim) == (8, 4)
+        assert (quantizer.commitment_cost, quantizer.decay) == (0.5, 0.9)
+        assert (quantizer.restart_threshold, quantizer.gradient) == (0.2, "rotation")
+    (_, scale), (lpips, weight) = model.reconstruction_losses.values()
+    assert (scale, weight, lpips.network) == (4.0, 0.3, "vgg16")
+    assert VQVAE2.from_config(model.get_config()).get_config() == model.get_config()
+
+
+# === As a layer of a bigger model ===
+
+
+def test_a_bigger_model_gets_the_losses_of_the_quantizers(images):
+    vqvae = small()
+    inputs = keras.Input((16, 16, 3))
+    model = keras.Model(inputs, vqvae(inputs))
+    model.compile(optimizer=keras.optimizers.SGD(0.0), loss="mse")
+    commitment = sum(
+        float(loss)
+        for loss in vqvae.step_outputs(images, training=False)["quantizer_losses"].values()
+    )
+    error = ((images - vqvae.predict(images, verbose=0)) ** 2).mean()
+    loss = model.evaluate(images, images, batch_size=6, verbose=0)
+    assert loss == pytest.approx(error + commitment, rel=1e-3)
+    assert commitment > 0
+
+
+def test_the_encoder_scales_pixels_as_the_model_does(rng):
+    model = small()
+    pixels = rng.integers(256, size=(4, 16, 16, 3), dtype=np.uint8)
+    codes = model.encode(pixels)
+    for level, value in model.encoder.predict(pixels, verbose=0).items():
+        np.testing.assert_array_equal(value, codes[level])
 
 
 # === Saving ===
@@ -320,7 +458,7 @@ def test_one_step_moves_every_trainable_weight(images):
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
 def test_save_and_load_keras_file(images, tmp_path, policy):
-    model = compiled(dtype=policy, num_levels=2, gradient="rotation")
+    model = compiled(dtype=policy, num_levels=2, quantizer=ema(gradient="rotation"))
     model.fit(images, verbose=0)
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
@@ -350,20 +488,19 @@ def test_save_and_load_preset(images, tmp_path):
 
 def test_config_round_trip():
     model = small(
-        (32, 32, 1),
+        (32, 32, 3),
         num_levels=3,
         downsample_factors=(2, 4, 2),
         downsample_kernel_size=4,
         upsample_kernel_size=6,
-        commitment_cost=0.5,
-        data_variance=0.2,
-        quantizer="loss",
-        decay=0.9,
-        restart_threshold=0.2,
-        gradient="rotation",
+        quantizer={
+            "top": VectorQuantizer(4, 2, commitment_cost=0.5, decay=0.9, gradient="rotation"),
+            "middle": ema(restart_threshold=0.2, zero_debias=True, epsilon=1e-5),
+            "bottom": ema(),
+        },
+        reconstruction_losses=with_lpips(0.2, "vgg16"),
         rectified_skip=True,
         quantizer_dropout=0.1,
-        perceptual_network="vgg16",
         dtype="mixed_bfloat16",
         name="mine",
     )
@@ -389,18 +526,18 @@ def test_config_round_trip():
         ({"residual_units": 0}, "Received: residual_units=0"),
         ({"residual_blocks": -1}, "Received: num_blocks=-1"),
         ({"data_variance": 0}, "Received: data_variance=0"),
-        ({"commitment_cost": -1}, "Received: commitment_cost=-1"),
         ({"quantizer_dropout": 1.0}, r"\[0, 1\). Received: quantizer_dropout=1.0"),
-        ({"perceptual_weight": -1}, "non-negative weight. Received: perceptual_weight=-1"),
+        ({"reconstruction_losses": with_lpips(-1)}, r"positive weight.*\['lpips'\]"),
+        ({"reconstruction_losses": {"l1": AbsoluteError()}}, r"positive weight.*\['l1'\]"),
+        ({"reconstruction_losses": {}}, "at least one loss"),
+        ({"reconstruction_losses": with_lpips(1), "data_variance": 0.1}, "data_variance=0.1"),
         (
-            {"perceptual_weight": 1, "image_shape": (16, 32, 3)},
+            {"reconstruction_losses": with_lpips(1), "image_shape": (16, 32, 3)},
             r"at least 32 wide and high. Received: \(None, 16, 32, 3\)",
         ),
-        (
-            {"perceptual_weight": 1, "perceptual_network": "resnet"},
-            "'vgg16'.*Received: network='resnet'",
-        ),
-        ({"quantizer": "fsq"}, "Received: quantizer='fsq'"),
+        ({"quantizer": "fsq"}, "Expected a keras_vqvae2.layers.Quantizer.*quantizer=fsq"),
+        ({"quantizer": {"top": ema()}}, r"each of the levels \('top', 'bottom'\)"),
+        ({"quantizer": ema(), "num_embeddings": 8}, "num_embeddings=8"),
         ({"downsample_factors": (2, 3)}, r"power of two.*downsample_factors=\(2, 3\)"),
         ({"downsample_factors": (2, 2, 2)}, r"2 levels.*downsample_factors=\(2, 2, 2\)"),
     ],
@@ -408,6 +545,18 @@ def test_config_round_trip():
 def test_bad_arguments(kwargs, message):
     with pytest.raises(ValueError, match=message):
         small(**{"image_shape": (32, 32, 3), **kwargs})
+
+
+@pytest.mark.parametrize(
+    "kwargs, message",
+    [
+        ({"gradient": "rotation"}, r"Expected gradient in quantizer=VectorQuantizerEMA\(512"),
+        ({"perceptual_weight": 0.1}, "perceptual_weight in reconstruction_losses="),
+    ],
+)
+def test_arguments_of_version_0_1_say_where_they_are_now(kwargs, message):
+    with pytest.raises(TypeError, match=message):
+        small(**kwargs)
 
 
 @pytest.mark.parametrize("method", ["fit", "evaluate", "predict", "encode"])
@@ -456,7 +605,3 @@ def test_calling_on_images_that_do_not_divide():
 def test_bad_codes(codes, message):
     with pytest.raises(ValueError, match=message):
         small().decode(codes)
-
-
-def test_public_name():
-    assert keras_vqvae2.VQVAE2 is VQVAE2

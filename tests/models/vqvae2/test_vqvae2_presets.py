@@ -61,7 +61,11 @@ def test_a_trained_preset_reconstructs_photographs_it_never_saw(name):
 
 
 def test_metrics_are_those_of_the_cards():
-    trained = {k: entry for k, entry in RegisteredPresets().__get__(None, object).items() if entry["has_weights"]}
+    trained = {
+        k: entry
+        for k, entry in RegisteredPresets().__get__(None, object).items()
+        if entry["has_weights"]
+    }
     assert len(trained) == 8  # two generators and their parts
     for name, entry in trained.items():
         card = (ROOT / entry["card"]).read_text()
