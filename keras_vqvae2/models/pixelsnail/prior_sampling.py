@@ -1,6 +1,7 @@
 import functools
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -114,8 +115,8 @@ class PriorSampling:
             sampling, inputs[self.level], uniforms, condition, inputs.get("label")
         )
 
-    def quantize(self, *args, **kwargs):
-        super().quantize(*args, **kwargs)
+    def quantize(self, mode: str | None = None, config: Any = None, **kwargs: Any) -> None:
+        super().quantize(mode, config, **kwargs)
         # Programs that were compiled before hold the variables of before.
         for name in ("_row_decoder", "conditioner"):
             self.__dict__.pop(name, None)
