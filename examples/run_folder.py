@@ -186,8 +186,7 @@ def devices_text(parallel):
 def write_metrics(output, metrics):
     """Prints what a run ended with and keeps it as `metrics.json`."""
     text = json.dumps(metrics, indent=4)
-    with replacing(output / "metrics.json") as temporary:
-        temporary.write_text(text)
+    command_line.write_text(output / "metrics.json", text)
     print(text)
 
 
