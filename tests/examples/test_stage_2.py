@@ -143,8 +143,9 @@ def test_images_to_codes_to_a_prior_to_images_with_a_kill_on_the_way(tmp_path, r
     assert bottom.num_classes == 2 and bottom.condition_factors == {"top": 2}
 
     # generate, from parts, then from the preset that it made of them.
-    top = {**bottom.get_config(), "code_shape": (2, 2), "level": "top", "condition_factors": {}}
-    PixelSnailPrior.from_config({**top, "name": "top"}).save_to_preset(tmp_path / "top")
+    top = {"code_shape": (2, 2), "level": "top", "condition_factors": {}, "name": "top"}
+    top = {**bottom.get_config(), **top, "condition_embeddings": {}}
+    PixelSnailPrior.from_config(top).save_to_preset(tmp_path / "top")
     output = tmp_path / "samples"
     flags = ["--images_per_class=2", "--batch_size=3", f"--output={output}"]
     parts = [f"--vqvae={tmp_path}/vqvae", f"--codes={codes}"]
