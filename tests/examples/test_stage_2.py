@@ -1,5 +1,6 @@
 """The scripts of stage 2."""
 
+import functools
 import json
 import os
 import re
@@ -105,11 +106,10 @@ def test_images_to_codes_to_a_prior_to_images_with_a_kill_on_the_way(tmp_path, r
     process = start("encode_dataset", *flags)
     kill_when(process, lambda: any(killed.glob("*.array_record-*")))
     check_plan(run("encode_dataset", *flags), "2 passes and as many mirrored", killed)
-    source = images_from_folder(images, 16, batch_size=2, labels=True)
+    source = functools.partial(images_from_folder, images, 16, batch_size=2, labels=True)
     encode = {"class_names": class_names(images), "flips": True, "shard_size": 2, "verbose": 0}
-    crops = {"resize": 20, "crop": "random", "flip": True}
-    crops = images_from_folder(images, 16, batch_size=2, labels=True, **crops)
-    encode_dataset(vqvae, source.concatenate(crops), codes, **encode)
+    crops = functools.partial(source, resize=20, crop="random", flip=True)
+    encode_dataset(vqvae, [source, crops], codes, **encode)
     assert files(killed) == files(codes)
     encode_dataset(vqvae, source, codes, "validation", **encode)
 
