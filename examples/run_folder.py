@@ -122,9 +122,13 @@ def check_devices(recipe, parallel):
 
 
 def validation_options(parallel):
-    """Options of validation data: JAX shares out no batch of Grain's that is not full."""
+    """Options of validation data: every pass sees the same images.
+
+    JAX shares out no batch of Grain's that is not full.
+    """
     several = parallel.num_replicas > parallel.num_processes
     return {
+        "reshuffle": False,
         "drop_remainder": FLAGS.engine == "grain" and several and keras.backend.backend() == "jax",
         **parallel.process,
     }

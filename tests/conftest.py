@@ -22,8 +22,9 @@ ONCE = (
     "test_tutorials.py",
     # What a backend has no part in: files, names, NumPy.
     "converters/test_checkpoint_files.py",
+    "converters/test_hostile_files.py",
     "converters/test_torch_reader.py",
-    "data/test_image_folder.py",
+    "data",
     "metrics/test_density_coverage.py",
     "metrics/test_frechet_distance.py",
     "metrics/test_inception_score.py",
@@ -35,6 +36,7 @@ ONCE = (
     "test_docs.py::test_links_and_pictures_are_there",
     "test_files.py",
     "test_plots.py",
+    "test_structure.py",
     "test_types.py",
 )
 EVERYWHERE = ("test_docs.py::test_docstring_examples_run[keras_vqvae2.layers.",)
