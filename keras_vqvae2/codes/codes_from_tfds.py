@@ -218,9 +218,8 @@ def embeddings_of_levels(metadata: Config) -> dict[str, int]:
         return {}
     # Version 0.1 had one number for all levels.
     numbers = [counts.get(str(k)) if isinstance(counts, dict) else counts for k in levels]
-    if not all(isinstance(number, int) for number in numbers):
-        return {}
-    return dict(zip(map(str, levels), numbers))
+    known = [number for number in numbers if isinstance(number, int)]
+    return dict(zip(map(str, levels), known)) if len(known) == len(levels) else {}
 
 
 def check_shards(builder: Any, split: str) -> None:
