@@ -22,13 +22,16 @@ import measure
 from absl import app, flags
 
 import keras_vqvae2
+from keras_vqvae2.layers import VectorQuantizerEMA
+from keras_vqvae2.losses import LPIPSDistance, SquaredError
 
 RECIPE = Path(__file__).parents[1] / "examples" / "recipes" / "vqvae2_clothing_64.py"
-# What a variant changes: arguments of the model, attributes of its quantizers, of the training.
+# What a variant changes: arguments of the model, of its quantizers, losses (by their weights; the
+# squared error over the variance is the recipe's) and training.
 VARIANTS = {
     "the recipe's basis": {},
     "residual units 32": {"model": {"residual_units": 32}},
-    "plain loss (variance 1)": {"model": {"data_variance": 1.0}},
+    "plain loss (variance 1)": {"losses": {"squared_error": 1.0}},
     "codes start at random": {"quantizers": {"data_initialization": False}},
     "averages start at zero": {
         "quantizers": {
@@ -38,15 +41,15 @@ VARIANTS = {
             "epsilon": 1e-5,
         }
     },
-    "no restart of dead codes": {"model": {"restart_threshold": 0.0}},
-    "rotation trick": {"model": {"gradient": "rotation"}},
+    "no restart of dead codes": {"quantizers": {"restart_threshold": 0.0}},
+    "rotation trick": {"quantizers": {"gradient": "rotation"}},
     "constant learning rate": {"training": {"schedule": "constant"}},
     "learning rate 4e-4": {"training": {"learning_rate": 4e-4}},
     "averaged weights (0.99)": {"training": {"ema_momentum": 0.99}},
     "quantizer dropout 0.1": {"model": {"quantizer_dropout": 0.1}},
     "quantizer dropout 0.25": {"model": {"quantizer_dropout": 0.25}},
-    "LPIPS 0.1": {"model": {"perceptual_weight": 0.1}},
-    "LPIPS 0.3": {"model": {"perceptual_weight": 0.3}},
+    "LPIPS 0.1": {"losses": {"lpips": 0.1}},
+    "LPIPS 0.3": {"losses": {"lpips": 0.3}},
 }
 COLUMNS = ["psnr", "ssim", "lpips", "psnr_top", "perplexity_top", "perplexity_bottom"]
 
@@ -68,9 +71,8 @@ def basis():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     recipe = module.recipe()
-    extras = {"quantizer_dropout", "perceptual_weight", "perceptual_network", "gradient"}
-    model = {name: value for name, value in recipe["model"].items() if name not in extras}
-    return {**model, "hidden_units": FLAGS.hidden_units}, recipe["data"]
+    model = {**recipe["model"], "hidden_units": FLAGS.hidden_units, "quantizer_dropout": 0.0}
+    return model, recipe["data"]
 
 
 def optimizer(schedule="cosine", learning_rate=1e-3, ema_momentum=None):
@@ -91,11 +93,13 @@ def run(variant):
     """Trains and measures one variant. Returns its row as a dict."""
     changes = VARIANTS[variant]
     arguments, data = basis()
+    _, weight = arguments["reconstruction_losses"]["squared_error"]
+    weights = {"squared_error": weight, **changes.get("losses", {})}
+    losses = {"squared_error": SquaredError(), "lpips": LPIPSDistance("alexnet")}
+    arguments["reconstruction_losses"] = {k: (losses[k], weight) for k, weight in weights.items()}
+    arguments["quantizer"] = VectorQuantizerEMA(512, 64, **changes.get("quantizers", {}))
     keras.utils.set_random_seed(0)
     model = keras_vqvae2.VQVAE2(**{**arguments, **changes.get("model", {})}, dtype=FLAGS.dtype)
-    for level in model.levels:
-        for name, value in changes.get("quantizers", {}).items():
-            setattr(model.get_layer(f"quantizer_{level}"), name, value)
     model.compile(optimizer=optimizer(**changes.get("training", {})))
     size = model.image_shape[:2]
     images = keras_vqvae2.data.images_from_folder(

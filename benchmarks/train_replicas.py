@@ -50,6 +50,7 @@ def build(stage):
     import numpy as np
 
     from keras_vqvae2 import VQVAE2, PixelSnailPrior
+    from keras_vqvae2.layers import VectorQuantizerEMA
 
     rng, count = np.random.default_rng(0), FLAGS.steps * FLAGS.batch_size
     # A large epsilon: Adam turns rounding noise of tiny gradients into whole steps otherwise.
@@ -66,10 +67,7 @@ def build(stage):
             (FLAGS.size, FLAGS.size, 3),
             hidden_units=FLAGS.units,
             residual_units=FLAGS.units // 2,
-            num_embeddings=32,
-            embedding_dim=4,
-            decay=0.9,
-            restart_threshold=0.3,
+            quantizer=VectorQuantizerEMA(32, 4, decay=0.9, restart_threshold=0.3),
             data_variance=0.1,
             quantizer_dropout=FLAGS.dropout,
             dtype=FLAGS.precision,

@@ -10,6 +10,8 @@ from typing import Any
 
 from keras_vqvae2.hints import FilePath
 
+__all__ = ["replacing"]
+
 _REPR = reprlib.Repr()
 _REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = 10
 _REPR.maxlevel = 3

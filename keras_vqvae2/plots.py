@@ -122,7 +122,7 @@ def code_colours(codebook: Tensor) -> np.ndarray:
     codebook varies most.
 
     Args:
-        codebook: Vectors of shape `(codes, dimensions)`, three dimensions at least.
+        codebook: Vectors of shape `(codes, dimensions)`.
 
     Returns:
         Floats in `[0, 1]`, shape `(codes, 3)`.
@@ -130,5 +130,6 @@ def code_colours(codebook: Tensor) -> np.ndarray:
     vectors = keras.ops.convert_to_numpy(codebook)
     vectors = vectors - vectors.mean(axis=0)
     _, _, directions = np.linalg.svd(vectors, full_matrices=False)
-    places = vectors @ directions[:3].T  # (codes, 3)
+    places = np.zeros((len(vectors), 3))
+    places[:, : len(directions)] = vectors @ directions[:3].T  # (codes, 3)
     return places.argsort(axis=0).argsort(axis=0) / max(1, len(places) - 1)

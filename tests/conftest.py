@@ -1,3 +1,7 @@
+import ctypes
+import gc
+import resource
+import sys
 from pathlib import Path
 
 import keras
@@ -6,15 +10,104 @@ import pytest
 
 TESTS = Path(__file__).parent
 GOLDEN = TESTS / "golden"
+BACKEND = keras.backend.backend()
+
+# `make test` runs these on PyTorch, where nothing compiles; on the others `make test-slow` does.
+ONCE = (
+    # Whole scripts, pages and tutorials, and processes that import a framework first.
+    "benchmarks",
+    "examples",
+    "test_docs.py::test_pages_run",
+    "test_docs.py::test_docstring_examples_run",
+    "test_tutorials.py",
+    # What a backend has no part in: files, names, NumPy.
+    "converters/test_checkpoint_files.py",
+    "converters/test_hostile_files.py",
+    "converters/test_torch_reader.py",
+    "data",
+    "metrics/test_density_coverage.py",
+    "metrics/test_frechet_distance.py",
+    "metrics/test_inception_score.py",
+    "metrics/test_nearest_neighbours.py",
+    "metrics/test_precision_recall.py",
+    "models/test_preset_config.py",
+    "models/test_preset_files.py",
+    "test_api_pages.py",
+    "test_docs.py::test_links_and_pictures_are_there",
+    "test_files.py",
+    "test_plots.py",
+    "test_structure.py",
+    "test_types.py",
+)
+EVERYWHERE = ("test_docs.py::test_docstring_examples_run[keras_vqvae2.layers.",)
+
+# Megabytes: above the first a process gives back what it kept, above the second the run fails.
+GIVE_BACK, LIMIT = 1300, 2500
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Scripts start processes that import and compile for long: one backend is enough each time."""
-    if keras.backend.backend() != "tensorflow":
+    if BACKEND != "torch":
         for item in items:
-            if {"examples", "benchmarks"} & set(item.path.relative_to(TESTS).parts):
+            name = item.nodeid.removeprefix("tests/")
+            if name.startswith(ONCE) and not name.startswith(EVERYWHERE):
                 item.add_marker(pytest.mark.slow)
+
+
+def pytest_runtest_setup(item):
+    """TensorFlow traces for seconds what these tests run once or twice; `compiled` lets it."""
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.run_functions_eagerly(item.get_closest_marker("compiled") is None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory():
+    """Gives back what compiled programs and dead models hold, once it is much."""
+    yield
+    statm = Path("/proc/self/statm")  # Linux: the second number is of pages in memory
+    pages = int(statm.read_text().split()[1]) if statm.exists() else 0
+    if pages * resource.getpagesize() > GIVE_BACK * 1e6:
+        if BACKEND != "torch":  # where it imports the compiler, and there is nothing to clear
+            keras.backend.clear_session(free_memory=False)
+        if BACKEND == "jax":
+            import jax
+
+            jax.clear_caches()
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def peak():
+    """The most memory that this process has had, in megabytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+PEAKS = {}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    PEAKS[node.gateway.id] = getattr(node, "workeroutput", {}).get("peak", 0)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["peak"] = peak()
+        return
+    if not PEAKS:
+        PEAKS["this process"] = peak()
+    if max(PEAKS.values()) > LIMIT and not session.exitstatus:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter):
+    peaks = ", ".join(f"{name} {megabytes:.0f} MB" for name, megabytes in PEAKS.items())
+    red = any(megabytes > LIMIT for megabytes in PEAKS.values())
+    terminalreporter.write_line(f"most memory, of {LIMIT} MB: {peaks}", red=red)
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +131,6 @@ def golden():
 @pytest.fixture
 def gradient():
     """`gradient(f, x)`: the gradient of the sum of `f(x)`, on the current backend."""
-    backend = keras.backend.backend()
 
     def of_tensorflow(f, x):
         import tensorflow as tf
@@ -61,4 +153,4 @@ def gradient():
         f(x).sum().backward()
         return x.grad.numpy()
 
-    return {"tensorflow": of_tensorflow, "jax": of_jax, "torch": of_torch}[backend]
+    return {"tensorflow": of_tensorflow, "jax": of_jax, "torch": of_torch}[BACKEND]

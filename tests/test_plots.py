@@ -28,3 +28,8 @@ def test_like_codes_have_like_colours(rng):
     assert colours.shape == (32, 3) and colours.min() == 0 and colours.max() == 1
     within = np.ptp(colours.reshape(4, 8, 3), axis=1).max()
     assert within < 0.3 < np.ptp(colours.reshape(4, 8, 3).mean(axis=1), axis=0).max()
+
+
+def test_a_flat_codebook_has_colours_too(rng):
+    colours = code_colours(rng.normal(size=(9, 2)))
+    assert colours.shape == (9, 3) and len(np.unique(colours[:, :2], axis=0)) == 9

@@ -12,11 +12,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.py"))
-# They import and compile for long: one backend is enough each time.
-MARKS = () if keras.backend.backend() == "tensorflow" else pytest.mark.slow
 
 
-@pytest.mark.parametrize("path", [pytest.param(p, id=p.stem, marks=MARKS) for p in TUTORIALS])
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
 def test_tutorial_runs(path, tmp_path):
     backend = keras.backend.backend()
     settings = {"KERAS_BACKEND": backend, "KERAS_VQVAE2_QUICK": "1", "MPLBACKEND": "Agg"}

@@ -1,5 +1,4 @@
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ from keras_vqvae2.hints import FilePath
 class BestPreset(keras.callbacks.Callback):
     """Keeps the best epoch's model as a preset, and ends training when it gets no better.
 
-    Writes `preset/` whenever the watched value is the lowest so far, and `best.json` with the epoch
-    and the value. A run that is resumed goes on from what `best.json` says. Of several processes
-    only the first writes.
+    Writes `preset/` whenever the watched value is the best so far, and `best.json` with the epoch
+    and the value. A run that is resumed goes on from what `best.json` says; what it says of epochs
+    that are still to come belongs to another run, or comes once more. Of several processes only the
+    first writes.
 
     Behind a `keras.callbacks.SwapEMAWeights(swap_on_epoch=True)` in the list of callbacks, the
     preset holds the averaged weights.
@@ -24,6 +24,7 @@ class BestPreset(keras.callbacks.Callback):
     Args:
         directory: Folder of the run.
         monitor: What is watched. Defaults to `"val_loss"`.
+        mode: `"min"`, `"max"`, or `"auto"` for what the model's metric of that name says.
         patience: None, or after how many epochs without a better one training ends.
         metadata: None, or a dict of further entries for the preset's `metadata.json`.
 
@@ -48,23 +49,36 @@ class BestPreset(keras.callbacks.Callback):
         monitor: str = "val_loss",
         patience: int | None = None,
         metadata: Mapping[str, Any] | None = None,
+        mode: str = "auto",
     ) -> None:
         super().__init__()
+        if mode not in ("auto", "min", "max"):
+            raise ValueError(f"Expected 'auto', 'min' or 'max'. Received: mode={mode!r}")
         self.directory = Path(directory)
         self.monitor = monitor
         self.patience = patience
         self.metadata = metadata
+        self.mode = mode
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         self._best = self.best()
+        self._begun = False
+        names = {m.name: getattr(m, "_direction", "down") for m in self.model.metrics}
+        up = names.get(self.monitor.removeprefix("val_")) == "up"
+        self._sign = -1 if self.mode == "max" or (self.mode == "auto" and up) else 1
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        if not self._begun and self._best["epoch"] > epoch:
+            self._best = {"epoch": 0, "value": None}
+        self._begun = True
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         logs = logs or {}
         if self.monitor not in logs:
             raise ValueError(f"Expected {self.monitor!r} to watch. Received: {sorted(logs)}")
-        value = float(logs[self.monitor])
-        # An epoch that was finished, but not checkpointed, before a kill comes once more.
-        if not value < self._best["value"] and epoch + 1 != self._best["epoch"]:
+        value, best = float(logs[self.monitor]), self._best["value"]
+        # A first epoch that is not finite is kept too: it is what there is.
+        if best is not None and not self._sign * value < self._sign * best:
             if self.patience is not None and epoch + 1 - self._best["epoch"] >= self.patience:
                 self.model.stop_training = True
             return
@@ -77,9 +91,9 @@ class BestPreset(keras.callbacks.Callback):
             temporary.write_text(json.dumps({"epoch": epoch + 1, self.monitor: value}))
 
     def best(self) -> dict[str, Any]:
-        """Dict of `epoch`, from 1 on, and `value`; epoch 0 and infinity if there is none yet."""
+        """Dict of `epoch`, from 1 on, and `value`; epoch 0 and None if there is none yet."""
         path = self.directory / "best.json"
         if not path.exists():
-            return {"epoch": 0, "value": math.inf}
+            return {"epoch": 0, "value": None}
         best = json.loads(path.read_text())
-        return {"epoch": best["epoch"], "value": best[self.monitor]}
+        return {"epoch": best["epoch"], "value": best.get(self.monitor)}

@@ -1,4 +1,6 @@
+import functools
 import io
+import os
 import re
 import signal
 import sys
@@ -37,6 +39,12 @@ class TrainingCheckpoint(keras.callbacks.Callback):
     behind `epoch * steps_per_epoch + first_step` batches (`start_step` of the sources in
     `keras_vqvae2.data`).
 
+    Other callbacks of an epoch write files too: a log, the best preset. `checkpoint.commit`, placed
+    behind them in the list of callbacks, makes the checkpoint appear, and the process exit, only
+    when they are done, so that a run which is killed between two of these files comes to them
+    again: `callbacks=[log, checkpoint, swap, best, checkpoint.commit]`. The checkpoint itself is
+    written at its own place in the list.
+
     Of several processes only the first writes, and all stop when one is told to; they ask each
     other every tenth step.
 
@@ -66,19 +74,33 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         self.directory = Path(directory)
         self.first_step = first_step
         self._told = False
+        self._handler: Any = None
+        self._pending: Path | None = None
+
+    @functools.cached_property
+    def commit(self) -> keras.callbacks.Callback:
+        """The callback that makes an epoch's checkpoint appear."""
+        return _Commit(self)
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         self._told, self._several = False, backend.process_count() > 1
-        self._listening = threading.current_thread() is threading.main_thread()
-        if self._listening:
+        if threading.current_thread() is threading.main_thread():
             self._handler = signal.signal(signal.SIGTERM, self._stop)
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
-        if self._listening:
+        if self._handler is not None and signal.getsignal(signal.SIGTERM) == self._stop:
             signal.signal(signal.SIGTERM, self._handler)
+        self._handler = None
 
     def _stop(self, signum, frame):
-        self._told = True
+        # Keras does not say when `fit` ends by an error: the frames that led here do.
+        while frame is not None:
+            if frame.f_code.co_name == "fit" and frame.f_locals.get("self") is self.model:
+                self._told = True
+                return
+            frame = frame.f_back
+        self.on_train_end()
+        os.kill(os.getpid(), signum)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         self._epoch = epoch
@@ -95,6 +117,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         if stop:
             backend.sync_training_state(self.model)
             self._save(f"checkpoint-{self._epoch}-{done}.keras")
+            self._commit()
             self._exit()
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
@@ -103,15 +126,27 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             self.model.stop_training = False
             self.first_step = 0
         self._save(f"checkpoint-{epoch + 1}.keras")
+        if "commit" not in self.__dict__:
+            self._end_epoch()
+
+    def _end_epoch(self):
+        self._commit()
         if backend.any_process(self._told, self.model):
             self._exit()
 
     def _save(self, name):
         if backend.process_index() > 0:
             return
-        with backend.alone(), replacing(self.directory / name) as temporary:
+        self._pending = self.directory / f".pending-{name}"
+        with backend.alone(), replacing(self._pending) as temporary:
             self.model.save(temporary)
             _append_seeds(temporary, self.model)
+
+    def _commit(self):
+        if self._pending is None:
+            return
+        os.replace(self._pending, self._pending.with_name(self._pending.name[len(".pending-") :]))
+        self._pending = None
         for old in _checkpoints(self.directory)[:-1]:
             old.unlink()
 
@@ -136,11 +171,22 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             the steps of the next one, or `(None, 0, 0)` if there is no checkpoint.
         """
         checkpoints = _checkpoints(Path(directory))
+        for unfinished in Path(directory).glob(".pending-*.keras"):  # of a process that was killed
+            unfinished.unlink()
         if not checkpoints:
             return None, 0, 0
         model = keras.models.load_model(checkpoints[-1])
         _restore_seeds(checkpoints[-1], model)
         return model, *_place(checkpoints[-1])
+
+
+class _Commit(keras.callbacks.Callback):
+    def __init__(self, checkpoint):
+        super().__init__()
+        self.checkpoint = checkpoint
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.checkpoint._end_epoch()
 
 
 def _place(path):

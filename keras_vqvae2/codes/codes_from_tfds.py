@@ -1,3 +1,5 @@
+import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +42,10 @@ def codes_from_tfds(
         each `(batch, rows, columns)`, and int32 `"label"` if there are labels.
 
     Raises:
-        FileNotFoundError: If there is no finished data set.
-        ValueError: If the split or the engine is unknown or another model made the codes.
+        FileNotFoundError: If there is no finished data set, or a shard is missing.
+        ValueError: If the split or the engine is unknown, another model made the codes, metadata or
+            shards are not those that `encode_dataset` wrote, or, when a batch is read, codes are
+            out of range.
 
     Example: see `encode_dataset`.
     """
@@ -54,14 +58,29 @@ def codes_from_tfds(
     splits = sorted(builder.info.splits)
     if split.split("[")[0] not in splits:
         raise ValueError(f"Expected one of the splits {splits}. Received: split={split!r}")
+    check_shards(builder, split.split("[")[0])
     source = builder.as_data_source(split=split)
-    names = [*builder.info.metadata["levels"]]
-    names += ["label"] if "label" in builder.info.features else []
+    num_embeddings = embeddings_of_levels(builder.info.metadata)
+    levels = list(num_embeddings)
+    names = [*levels, *(["label"] if "label" in builder.info.features else [])]
     shapes = [builder.info.features[name].shape for name in names]
 
     def read(places):
-        examples = source.__getitems__(places.tolist())
-        return [np.stack([example[name] for example in examples]).astype("int32") for name in names]
+        try:
+            examples = source.__getitems__(places.tolist())
+        except Exception as error:  # of ArrayRecord's chunks, of protocol buffers, of the disk
+            raise ValueError(
+                f"Expected whole shards of codes in {directory}. Received: {first_line(error)}"
+            ) from error
+        batch = {name: np.stack([example[name] for example in examples]) for name in names}
+        for level in levels:
+            low, high = batch[level].min(initial=0), batch[level].max(initial=0)
+            if low < 0 or high >= num_embeddings[level]:
+                raise ValueError(
+                    f"Expected codes in [0, {num_embeddings[level]}). Received: {level} codes from "
+                    f"{low} to {high} in {directory}"
+                )
+        return [array.astype("int32") for array in batch.values()]
 
     if engine == "grain":
         return grain_pipeline.batches(
@@ -101,12 +120,26 @@ def open_code_dataset(directory: FilePath, vqvae: VQVAE2 | str | None = None) ->
             "Expected a directory that encode_dataset has finished. Received: "
             f"directory={str(directory)!r}"
         )
-    builder = import_tfds().builder_from_directory(directory)
-    metadata = builder.info.metadata or {}
+    tfds = import_tfds()
+    try:
+        builder = tfds.builder_from_directory(directory)
+        metadata, features = builder.info.metadata or {}, list(builder.info.features)
+    except Exception as error:  # TFDS raises what its parsers do
+        raise ValueError(
+            f"Expected metadata that encode_dataset wrote in {directory}. "
+            f"Received: {first_line(error)}"
+        ) from error
     if "fingerprint" not in metadata:
         raise ValueError(
-            f"Expected a data set of codes. Received: {directory} with the features "
-            f"{list(builder.info.features)}"
+            f"Expected a data set of codes. Received: {directory} with the features {features}"
+        )
+    counts, shards = embeddings_of_levels(metadata), metadata.get("shards", {})
+    known = counts and set(counts) <= set(features)
+    if not known or not isinstance(shards, dict):  # version 0.1 wrote no shards
+        raise ValueError(
+            f"Expected levels among the features {features}, their numbers of codes, and shards "
+            f"in the metadata of {directory}. Received: levels={metadata.get('levels')}, "
+            f"num_embeddings={metadata.get('num_embeddings')}, {shards=}"
         )
     expected = vqvae if isinstance(vqvae, (str, type(None))) else vqvae.fingerprint()
     if expected not in (None, metadata["fingerprint"]):
@@ -150,12 +183,10 @@ def prior_arguments(directory: FilePath, level: str) -> Config:
     ```
     """
     info = open_code_dataset(directory).info
-    levels = list(info.metadata["levels"])
+    counts = embeddings_of_levels(info.metadata)
+    levels = list(counts)
     if level not in levels:
         raise ValueError(f"Expected one of the levels {levels}. Received: level={level!r}")
-    counts = info.metadata["num_embeddings"]
-    if not isinstance(counts, dict):  # version 0.1 had one number for all levels
-        counts = dict.fromkeys(levels, counts)
     num_classes = None
     if "label" in info.features:
         num_classes = getattr(info.features["label"], "num_classes", None)
@@ -172,9 +203,66 @@ def prior_arguments(directory: FilePath, level: str) -> Config:
         "condition_factors": {
             name: code_shape[0] // info.features[name].shape[0] for name in coarser
         },
-        "num_embeddings": int(counts[level]),
-        "condition_embeddings": {name: int(counts[name]) for name in coarser},
+        "num_embeddings": counts[level],
+        "condition_embeddings": {name: counts[name] for name in coarser},
         "num_classes": num_classes,
         "image_shape": tuple(info.metadata["image_shape"]),
         "codes_fingerprint": info.metadata["fingerprint"],
     }
+
+
+def embeddings_of_levels(metadata: Config) -> dict[str, int]:
+    """Dict from level to its number of codes; empty if the metadata do not tell."""
+    levels, counts = metadata.get("levels"), metadata.get("num_embeddings")
+    if not isinstance(levels, list):
+        return {}
+    # Version 0.1 had one number for all levels.
+    numbers = [counts.get(str(k)) if isinstance(counts, dict) else counts for k in levels]
+    known = [number for number in numbers if isinstance(number, int)]
+    return dict(zip(map(str, levels), known)) if len(known) == len(levels) else {}
+
+
+def check_shards(builder: Any, split: str) -> None:
+    """Raises an error that names the first shard of a split that `encode_dataset` did not write."""
+    info = builder.info.splits[split]
+    paths = [Path(builder.data_path) / name for name in sorted(info.filenames)]
+    digests = builder.info.metadata.get("shards", {}).get(split) or [None] * len(paths)
+    if len(digests) != len(paths):
+        raise ValueError(f"Expected {len(digests)} shards of {split!r}. Received: {len(paths)}")
+    for path, length, digest in zip(paths, info.shard_lengths, digests):
+        if not path.exists():
+            raise FileNotFoundError(f"Expected all shards of {split!r}. Received: no {path}")
+        if digest not in (None, shard_digest(path)) or num_examples(path) != length:
+            raise ValueError(
+                f"Expected the shard of {length} examples that encode_dataset wrote. Received: "
+                f"another file {path}; delete it and dataset_info.json, and encode again"
+            )
+
+
+def num_examples(path: FilePath) -> int:
+    """Examples in a shard, or `ValueError`."""
+    from tensorflow_datasets.core.file_adapters import ArrayRecordFileAdapter
+
+    try:
+        return ArrayRecordFileAdapter.num_examples(path)
+    except RuntimeError as error:
+        raise ValueError(
+            f"Expected a shard of codes. Received: {path} ({first_line(error)}); delete it, and "
+            "dataset_info.json if there is one, and encode again"
+        ) from error
+
+
+def shard_digest(path: FilePath) -> str:
+    """Tells a shard from others: a hash of its size, its first codes, and the index at its end."""
+    size = os.path.getsize(path)
+    digest = hashlib.blake2b(str(size).encode(), digest_size=8)
+    with open(path, "rb") as file:
+        digest.update(file.read(2**16))
+        file.seek(max(0, size - 2**16))
+        digest.update(file.read())
+    return digest.hexdigest()
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

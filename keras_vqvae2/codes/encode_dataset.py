@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,6 +10,12 @@ import numpy as np
 import tqdm
 
 from keras_vqvae2.codes.batch_source import BatchSource
+from keras_vqvae2.codes.codes_from_tfds import (
+    first_line,
+    num_examples,
+    open_code_dataset,
+    shard_digest,
+)
 from keras_vqvae2.data.optional_imports import import_tensorflow, import_tfds
 from keras_vqvae2.files import replacing
 from keras_vqvae2.hints import Dataset, FilePath, Tensor
@@ -19,6 +26,7 @@ SHARD_NAME = "{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}"
 SETTINGS_FILE = "encoding.json"
 INFO_FILE = "dataset_info.json"
 ENDLESS = 2**40  # shards of a source whose size is not known
+STALE = 600  # seconds after which no worker can still be writing a file of settings or metadata
 
 
 def encode_dataset(
@@ -42,8 +50,9 @@ def encode_dataset(
     type that holds them, `image_id` (the image's number in the source), `flipped`, and `label` if
     the source has labels. The metadata name the model by its fingerprint.
 
-    Shards appear when they are complete. The same call after a kill goes on behind the last
-    complete shard and ends with the same files; the data set can be read once all is done. A call
+    Shards appear when they are complete. The same call after a kill or on a disk that was full goes
+    on behind the last complete shard and ends with the same files; the data set can be read once
+    all is done. A call
     for a split that is done does nothing, and one for another split adds it.
 
     Several processes share the work without talking to each other: all make the same call, but for
@@ -80,7 +89,8 @@ def encode_dataset(
     Raises:
         ValueError: If the directory holds the codes of another model or of other settings, or the
             source is empty, can be read only once, changes from pass to pass, or has not
-            `num_images` images.
+            `num_images` images; if files that are there are damaged.
+        OSError: If the disk is full.
 
     Example:
 
@@ -127,10 +137,6 @@ def encode_dataset(
         settings["num_examples"] = source.num_examples
     settings_path = directory / f"{split}.{SETTINGS_FILE}"
     _hold_to(settings, settings_path)
-    if split in _finished_splits(tfds, directory, fingerprint):
-        return directory
-    size, has_labels = source.pixels.shape[1:], source.labels is not None
-    features = _features(tfds, vqvae, size[:2], has_labels, class_names)
 
     def shard(index):
         return directory / f"{split}.array_record-{index:05d}"
@@ -139,9 +145,11 @@ def encode_dataset(
     if source.num_examples is not None:
         shards = -(-source.num_examples // shard_size)
         own = range(worker * shards // num_workers, (worker + 1) * shards // num_workers)
-    for unfinished in directory.glob(f".{split}.array_record-*"):  # of a process that was killed
-        if int(unfinished.name.split("-")[1]) in own:
-            shutil.rmtree(unfinished)
+    _clear(directory, split, own, STALE if num_workers > 1 else 0)
+    if split in _finished_splits(directory, fingerprint):
+        return directory
+    size, has_labels = source.pixels.shape[1:], source.labels is not None
+    features = _features(tfds, vqvae, size[:2], has_labels, class_names)
     index = own.start
     while index in own and shard(index).exists():
         index += 1
@@ -151,7 +159,13 @@ def encode_dataset(
         # Of workers that start together each may have found no settings and written its own.
         _hold_to(settings, settings_path)
         with replacing(shard(index)) as temporary:
-            array_record.write_examples(temporary, enumerate(pending))
+            try:
+                array_record.write_examples(temporary, enumerate(pending))
+            except RuntimeError as error:  # ArrayRecord's word for a full disk
+                raise OSError(
+                    f"Expected room for a shard of {len(pending)} examples in {directory}. "
+                    f"Received: {error}"
+                ) from error
         pending.clear()
 
     start, stop = index * shard_size, own.stop * shard_size
@@ -159,31 +173,60 @@ def encode_dataset(
     if shards is not None:
         total = min(stop, source.num_examples) - own.start * shard_size
         done = min(done, total)
-    progress = tqdm.tqdm(unit="image", initial=done, total=total, disable=not verbose)
-    for example in _examples(vqvae, source, start, stop) if index in own else ():
-        serialized = features.serialize_example(features.encode_example(example))
-        # A map whose order is another in each process; a data set is to be the same, byte by byte.
-        serialized = tf.train.Example.FromString(serialized)
-        pending.append(serialized.SerializeToString(deterministic=True))
-        progress.update()
-        if len(pending) == shard_size:
+    with tqdm.tqdm(unit="image", initial=done, total=total, disable=not verbose) as progress:
+        for example in _examples(vqvae, source, start, stop) if index in own else ():
+            serialized = features.serialize_example(features.encode_example(example))
+            # A map whose order is another in each process; a data set is the same, byte by byte.
+            serialized = tf.train.Example.FromString(serialized)
+            pending.append(serialized.SerializeToString(deterministic=True))
+            progress.update()
+            if len(pending) == shard_size:
+                write()
+                index += 1
+        if pending:
             write()
             index += 1
-    if pending:
-        write()
-        index += 1
-    progress.close()
     written = [shard(i) for i in range(index if shards is None else shards)]
     if all(path.exists() for path in written):
-        lengths = [array_record.num_examples(path) for path in written]
+        lengths = [num_examples(path) for path in written]
+        for i, (path, length) in enumerate(zip(written, lengths)):
+            left = shard_size if shards is None else source.num_examples - i * shard_size
+            last = shards is None and path == written[-1]
+            if length != min(left, shard_size) and not (last and length < shard_size):
+                raise ValueError(
+                    f"Expected a shard of {min(left, shard_size)} examples. Received: {path} of "
+                    f"{length}; delete it and encode again"
+                )
         template = tfds.core.ShardedFileTemplate(
             data_dir=directory, template=SHARD_NAME, split=split, filetype_suffix="array_record"
         )
         bytes_of_all = sum(path.stat().st_size for path in written)
-        splits = _finished_splits(tfds, directory, fingerprint)
+        splits = _finished_splits(directory, fingerprint)
+        digests = {}
+        if splits:
+            digests = open_code_dataset(directory).info.metadata.get("shards", {})
+        digests = {**digests, split: [shard_digest(path) for path in written]}
         splits[split] = tfds.core.SplitInfo(split, lengths, bytes_of_all, template)
-        _write_metadata(tfds, directory, features, splits, vqvae, fingerprint, size)
+        metadata = {
+            "fingerprint": fingerprint,
+            "levels": list(vqvae.levels),
+            "num_embeddings": vqvae.num_embeddings,
+            "image_shape": list(size),
+            "shards": digests,
+        }
+        _write_metadata(tfds, directory, features, splits, metadata)
     return directory
+
+
+def _clear(directory, split, own, age):
+    """Removes what a process that was killed left half written, but nothing of other workers."""
+    for unfinished in directory.glob(f".{split}.array_record-*"):
+        if int(unfinished.name.split("-")[1]) in own:
+            shutil.rmtree(unfinished)
+    for pattern in (f".{split}.{SETTINGS_FILE}-*", ".metadata-*"):
+        for unfinished in directory.glob(pattern):
+            if time.time() - unfinished.stat().st_mtime >= age:
+                shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _hold_to(settings, path):
@@ -191,7 +234,13 @@ def _hold_to(settings, path):
     if not path.exists():
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(settings, indent=4))
-    begun = json.loads(path.read_text())
+    try:
+        begun = dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"Expected the settings with which {path.parent} was begun. Received: {path}, which "
+            f"does not read ({first_line(error)}); delete it if they are those of this call"
+        ) from error
     for name, value in settings.items():
         if begun.get(name, value) != value:  # who read an iterable did not know its size
             raise ValueError(
@@ -200,10 +249,10 @@ def _hold_to(settings, path):
             )
 
 
-def _finished_splits(tfds, directory, fingerprint):
+def _finished_splits(directory, fingerprint):
     if not (directory / INFO_FILE).exists():
         return {}
-    info = tfds.builder_from_directory(directory).info
+    info = open_code_dataset(directory).info
     if info.metadata["fingerprint"] != fingerprint:
         raise ValueError(
             f"Expected the model that made {directory}, with the fingerprint "
@@ -246,14 +295,8 @@ def _examples(vqvae, source, start, stop):
             yield example if labels is None else {**example, "label": labels[i]}
 
 
-def _write_metadata(tfds, directory, features, splits, vqvae, fingerprint, image_shape):
+def _write_metadata(tfds, directory, features, splits, metadata):
     """Puts the metadata in their place; several processes may do it at once, with the same."""
-    metadata = {
-        "fingerprint": fingerprint,
-        "levels": list(vqvae.levels),
-        "num_embeddings": vqvae.num_embeddings,
-        "image_shape": list(image_shape),
-    }
     with tempfile.TemporaryDirectory(prefix=".metadata-", dir=directory) as folder:
         # TFDS wants to see a file of each split; one that is not finished is not to be seen.
         stand_ins = [Path(folder) / f"{split}.array_record-00000" for split in splits]

@@ -42,25 +42,14 @@ def images_from_arrays(
     print([batch.shape[0] for batch in images])  # [4, 4, 2]
     ```
     """
-    images = np.asarray(images)
-    if images.ndim != 4 or 0 in images.shape:
-        raise ValueError(
-            "Expected images of shape (N, height, width, channels), at least one. "
-            f"Received: images of shape {images.shape}"
-        )
-    if images.dtype != np.uint8:
-        low, high = images.min(), images.max()
-        if images.dtype.kind != "f" or not (low >= 0 and high <= 1):
+    images = _checked(np.asarray(images))
+    if labels is not None:
+        labels = np.asarray(labels)
+        if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
             raise ValueError(
-                "Expected uint8 pixels, or floats in [0, 1]. "
-                f"Received: images of dtype {images.dtype} from {low} to {high}"
+                f"Expected a label for each of the {len(images)} images, an integer. "
+                f"Received: labels of shape {labels.shape} and dtype {labels.dtype}"
             )
-        images = images.astype("float32", copy=False)
-    if labels is not None and np.shape(labels) != images.shape[:1]:
-        raise ValueError(
-            f"Expected a label for each of the {len(images)} images. "
-            f"Received: labels of shape {np.shape(labels)}"
-        )
     tf = import_tensorflow()
     size = images.shape[1:3] if image_size is None else image_size
     options = Options(size, batch_size, labels=labels is not None, **options)
@@ -80,3 +69,28 @@ def images_from_arrays(
 
     examples = positions(len(images), options).map(read, num_parallel_calls=tf.data.AUTOTUNE)
     return finish(examples, options)
+
+
+def _checked(images):
+    """uint8 pixels, or float32 ones in `[0, 1]`, or `ValueError`."""
+    shape = images.shape
+    if len(shape) != 4 or 0 in shape:
+        raise ValueError(
+            "Expected images of shape (N, height, width, channels), at least one. "
+            f"Received: images of shape {shape}"
+        )
+    if shape[-1] > 4 and shape[1] in (1, 3, 4):
+        raise ValueError(
+            f"Expected the channels last. Received: images of shape {shape}, which look like "
+            "(N, channels, height, width)"
+        )
+    if images.dtype == np.uint8:
+        return images
+    is_float = images.dtype.kind == "f"
+    low, high = images.min(), images.max()
+    if not (is_float and low >= 0 and high <= 1):
+        raise ValueError(
+            "Expected uint8 pixels, or floats in [0, 1]. "
+            f"Received: images of dtype {images.dtype} from {low} to {high}"
+        )
+    return images.astype("float32", copy=False)

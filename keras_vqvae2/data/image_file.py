@@ -33,5 +33,5 @@ def read_image(path: FilePath, image_size: Size) -> np.ndarray:
     options = Options(image_size)
     rows, columns = options.image_size
     pixels = decode(path, options)
-    top, left = (pixels.shape[0] - rows) // 2, (pixels.shape[1] - columns) // 2
+    top, left = round((pixels.shape[0] - rows) / 2), round((pixels.shape[1] - columns) / 2)
     return pixels[top : top + rows, left : left + columns]

@@ -1,12 +1,15 @@
 """What every source of images goes through: order, crop, flip, batch, augment."""
 
 import itertools
+import math
 import warnings
 from collections.abc import Callable, Sequence
 
 from keras_vqvae2.data.optional_imports import import_tensorflow
 from keras_vqvae2.hints import Dataset, Size, Tensor
 from keras_vqvae2.validation import check_positive
+
+LONGEST = 16  # times the longer side of the crop
 
 
 class Options:
@@ -103,15 +106,29 @@ class Options:
         self.process_batch_size = batch_size // num_processes
 
     def scaled_size(self, height: int, width: int) -> tuple[int, int]:
-        """`(height, width)` to which an image of these two integers is scaled before the crop."""
+        """`(height, width)` to which what is kept of an image is scaled before the crop."""
         rows, columns = self.image_size
-        cover = max(rows / height, columns / width)
-        if self.resize is None:
-            scale = cover
-        else:
-            wanted = 1.0 if self.resize is False else self.resize / min(height, width)
-            scale = max(wanted, cover)
+        scale = self._scale(height, width)
+        height, width = self.kept_size(height, width)
         return max(rows, round(height * scale)), max(columns, round(width * scale))
+
+    def _scale(self, height, width):
+        cover = max(self.image_size[0] / height, self.image_size[1] / width)
+        if self.resize is None:
+            return cover
+        return max(1.0 if self.resize is False else self.resize / min(height, width), cover)
+
+    def kept_size(self, height: int, width: int) -> tuple[int, int]:
+        """`(height, width)` of the middle of an image that is scaled and cropped.
+
+        That is all of it, unless scaling would enlarge it to more than 16 times the longer side of
+        `image_size`: a line of 4000x1 pixels would fill a gigabyte.
+        """
+        scale = self._scale(height, width)
+        if scale <= 1:
+            return height, width
+        most = math.ceil(LONGEST * max(self.image_size) / scale)
+        return min(height, most), min(width, most)
 
 
 def check_engine(engine: str) -> None:

@@ -1,6 +1,8 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from keras_vqvae2.data.optional_imports import import_tensorflow, import_tfds
 from keras_vqvae2.data.pipeline import (
     Options,
@@ -88,19 +90,27 @@ def images_from_tfds(
     skip = {"image": tfds.decode.SkipDecoding()}  # until it is known whose the image is
     images = builder.as_dataset(split=split, shuffle_files=False, decoders=skip)
 
+    def plan_of(height, width):
+        sizes = options.kept_size(height, width), options.scaled_size(height, width)
+        return np.array(sizes, "int32").ravel()
+
     def read(position, example):
         image = tf.image.convert_image_dtype(feature.decode_example(example["image"]), tf.float32)
         if feature.shape[-1] in (2, 4):  # on white, as `image_folder.decode` lays it
             image = image[..., :-1] * image[..., -1:] + (1 - image[..., -1:])
         if image.shape[-1] == 1:
             image = tf.image.grayscale_to_rgb(image)
-        height, width = _scaled_size(tf, options, image)
-        shape = tf.shape(image)
+        height, width = sizes = tf.unstack(tf.shape(image)[:2])
+        plan = tf.numpy_function(plan_of, sizes, tf.int32, stateful=False)
+        rows, columns, *size = tf.unstack(tf.ensure_shape(plan, (4,)))
+        image = tf.image.crop_to_bounding_box(
+            image, (height - rows) // 2, (width - columns) // 2, rows, columns
+        )
         scaled = tf.cond(
-            tf.logical_and(shape[0] == height, shape[1] == width),
+            tf.reduce_all(tf.equal(tf.shape(image)[:2], size)),
             lambda: image,
             lambda: tf.clip_by_value(
-                tf.image.resize(image, (height, width), "lanczos3", antialias=True), 0.0, 1.0
+                tf.image.resize(image, size, "lanczos3", antialias=True), 0.0, 1.0
             ),
         )
         label = tf.cast(example["label"], tf.int32) if options.labels else tf.constant(0)
@@ -143,12 +153,3 @@ def _numbered(tf, images, options):
     several = options.num_processes > 1
     examples = examples.filter(is_of_process) if several else examples.take(size)
     return examples.apply(tf.data.experimental.assert_cardinality(size))
-
-
-def _scaled_size(tf, options, image):
-    size = tf.py_function(
-        lambda h, w: options.scaled_size(int(h), int(w)),
-        [tf.shape(image)[0], tf.shape(image)[1]],
-        [tf.int32, tf.int32],
-    )
-    return tuple(tf.ensure_shape(s, ()) for s in size)

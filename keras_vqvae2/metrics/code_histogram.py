@@ -13,6 +13,7 @@ class CodeHistogram(keras.metrics.Metric):
 
     def __init__(self, num_embeddings: int, name: str | None = None, **kwargs: Any) -> None:
         super().__init__(name=name, **kwargs)
+        self._direction = "up"  # for EarlyStopping and the like
         check_positive(num_embeddings=num_embeddings)
         self.num_embeddings = int(num_embeddings)
         self.counts = self.add_variable(

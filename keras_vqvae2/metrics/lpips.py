@@ -42,6 +42,7 @@ class LPIPS(keras.metrics.Metric):
         **kwargs: Any,
     ) -> None:
         super().__init__(name=name, **kwargs)
+        self._direction = "down"  # for EarlyStopping and the like
         self.network = network
         self.weights_path = weights
         self.distance = LPIPSDistance(network, weights)

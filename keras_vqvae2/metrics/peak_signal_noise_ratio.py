@@ -30,6 +30,7 @@ class PeakSignalNoiseRatio(keras.metrics.Metric):
 
     def __init__(self, name: str = "psnr", **kwargs: Any) -> None:
         super().__init__(name=name, **kwargs)
+        self._direction = "up"  # for EarlyStopping and the like
         self.mean = keras.metrics.Mean(dtype="float32")
 
     def update_state(

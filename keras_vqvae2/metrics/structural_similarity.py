@@ -43,6 +43,7 @@ class StructuralSimilarity(keras.metrics.Metric):
 
     def __init__(self, name: str = "ssim", **kwargs: Any) -> None:
         super().__init__(name=name, **kwargs)
+        self._direction = "up"  # for EarlyStopping and the like
         self.mean = keras.metrics.Mean(dtype="float32")
         places = np.arange(WINDOW) - WINDOW // 2
         window = np.exp(-0.5 * (places / SPREAD) ** 2)

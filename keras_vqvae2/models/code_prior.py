@@ -470,6 +470,12 @@ class AutoregressivePrior(CodePrior):
         """What the steps see of coarser levels: `(batch, rows, columns, units)`, or None."""
         return None
 
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
+        super().quantize(*args, **kwargs)
+        # Programs that were compiled before hold the variables of before.
+        for name in ("_row_decoder", "_compiled_features"):
+            self.__dict__.pop(name, None)
+
     @functools.cached_property
     def _row_decoder(self):
         return RowDecoder(self._steps(), self.variables)

@@ -197,7 +197,16 @@ class GuardedModel(keras.Model):
             given["validation_data"] = (checked, *held_out[1:])
         elif held_out is not None:
             given["validation_data"] = self._check_data(held_out, with_loss=True)
+        self._tell_what_is_better(given.get("callbacks"))
         return super().fit(**given)
+
+    def _tell_what_is_better(self, callbacks):
+        """Keras' own callbacks look at the metrics of `compile` only, of which there are none."""
+        better = {m.name: getattr(m, "_direction", None) for m in self.metrics}
+        for callback in callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]:
+            direction = better.get(str(getattr(callback, "monitor", None)).removeprefix("val_"))
+            if getattr(callback, "mode", None) == "auto" and direction is not None:
+                callback.mode = {"up": "max", "down": "min"}[direction]
 
     def evaluate(self, x: Tensor | Dataset | None = None, *args: Any, **kwargs: Any) -> Any:
         """Computes the metrics, as `keras.Model.evaluate` does; arguments and checks of `fit`."""
@@ -216,7 +225,9 @@ class GuardedModel(keras.Model):
 
 
 class MeanOfSome(keras.metrics.Mean):
-    """A mean that is NaN where nothing was counted, in place of Keras' 0."""
+    """A mean that is NaN where nothing was counted, in place of Keras' 0; lower is better."""
+
+    _direction = "down"  # for EarlyStopping and the like
 
     def result(self) -> Tensor:
         return ops.where(self.count > 0, super().result(), float("nan"))

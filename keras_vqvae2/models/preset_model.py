@@ -70,15 +70,45 @@ class PresetModel(GuardedModel):
 
     def get_config(self) -> Config:
         # Not Keras' config of a functional model, which lists the layers of the graph.
-        return {
+        config = {
             "name": self.name,
             "trainable": self.trainable,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
         }
+        quantized = [v.path.rpartition("/")[0] for v in self.variables if v.dtype == "int8"]
+        return {**config, "int8_layers": quantized} if quantized else config
 
     @classmethod
     def from_config(cls, config: Config) -> Self:
-        return cls(**{**config, "dtype": keras.dtype_policies.get(config.get("dtype"))})
+        config = {**config, "dtype": keras.dtype_policies.get(config.get("dtype"))}
+        quantized = config.pop("int8_layers", [])
+        if not isinstance(quantized, list):
+            raise ValueError(f"Expected a list of paths. Received: int8_layers={quantized!r}")
+        model = cls(**config)
+        if quantized:
+            # Makes the variables that int8 weights are loaded into.
+            model.quantize("int8", filters=lambda layer: layer.path in quantized)
+        return model
+
+    def quantize(self, mode: str | None = None, config: Any = None, **kwargs: Any) -> None:
+        """As `keras.Model.quantize`, in the one form that a preset can hold.
+
+        Args:
+            mode: `"int8"`: the kernels of Dense layers, such as the projections of attention.
+            config: None, or `keras.quantizers.Int8QuantizationConfig()`.
+            **kwargs: `filters`, as in Keras.
+
+        Raises:
+            ValueError: If it is another form, before anything is changed.
+        """
+        known = keras.quantizers.Int8QuantizationConfig()
+        wanted = known if config is None else config
+        if mode not in ("int8", None) or wanted.get_config() != known.get_config():
+            raise ValueError(
+                "Expected quantization to 'int8' with Keras' own settings, which presets can "
+                f"hold. Received: mode={mode!r}, config={wanted.get_config()}"
+            )
+        super().quantize("int8", config=known, **kwargs)
 
     @classmethod
     def from_preset(cls, preset: FilePath, load_weights: bool = True, **kwargs: Any) -> Self:

@@ -128,6 +128,18 @@ def test_more_devices_than_there_are():
         keras_vqvae2.Replicas(devices=0)
 
 
+def test_weights_are_split_on_jax_over_devices_that_are_there():
+    def never(mesh):
+        raise AssertionError
+
+    parallel = keras_vqvae2.Replicas(devices=1)
+    on_jax = keras.backend.backend() == "jax"
+    message = "a divisor of the 1 devices" if on_jax else "the JAX backend and one process"
+    with pytest.raises(ValueError, match=f"{message}.* model_parallel=2"):
+        parallel.split_weights(2, never)
+    assert (parallel.num_replicas, parallel.model_parallel) == (1, 1)
+
+
 def test_one_device_needs_nothing():
     parallel = keras_vqvae2.Replicas()
     assert (parallel.num_replicas, parallel.num_processes) == (1, 1)

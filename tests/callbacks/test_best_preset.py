@@ -7,10 +7,10 @@ from keras_vqvae2 import VQVAE2
 from keras_vqvae2.callbacks import BestPreset
 
 
-def run(directory, losses, start=0, **arguments):
+def run(directory, losses, start=0, monitor="val_loss", **arguments):
     """The epochs, from 1 on, that a run with such validation losses comes to."""
     model = VQVAE2((16, 16, 3), hidden_units=8, residual_units=4)
-    callback = BestPreset(directory, **arguments)
+    callback = BestPreset(directory, monitor, **arguments)
     callback.set_model(model)
     callback.on_train_begin()
     model.stop_training = False
@@ -18,7 +18,8 @@ def run(directory, losses, start=0, **arguments):
         model.trainable_variables[0].assign(
             keras.ops.full(model.trainable_variables[0].shape, epoch + 1.0)
         )
-        callback.on_epoch_end(epoch, {"val_loss": losses[epoch]})
+        callback.on_epoch_begin(epoch)
+        callback.on_epoch_end(epoch, {monitor: losses[epoch]})
         if model.stop_training:
             return epoch + 1
     return len(losses)
@@ -50,5 +51,39 @@ def test_a_resumed_run_goes_on_counting(tmp_path):
 
 
 def test_what_is_watched_must_be_there(tmp_path):
+    callback = BestPreset(tmp_path, "val_psnr")
+    callback.set_model(VQVAE2((16, 16, 3), hidden_units=8, residual_units=4))
+    callback.on_train_begin()
     with pytest.raises(ValueError, match=r"Expected 'val_psnr' to watch. Received: \['val_loss'\]"):
-        run(tmp_path, [1.0], monitor="val_psnr")
+        callback.on_epoch_end(0, {"val_loss": 1.0})
+
+
+def test_what_is_better_depends_on_the_metric(tmp_path):
+    run(tmp_path, [20.0, 22.0, 21.0], monitor="val_psnr")
+    assert best(tmp_path) == (2, 2.0)
+    run(tmp_path / "min", [20.0, 22.0, 21.0], monitor="val_psnr", mode="min")
+    assert best(tmp_path / "min") == (1, 1.0)
+    run(tmp_path / "max", [3.0, 4.0, 2.0], mode="max")
+    assert best(tmp_path / "max") == (2, 2.0)
+    with pytest.raises(ValueError, match="mode='most'"):
+        BestPreset(tmp_path, mode="most")
+
+
+def test_what_another_run_left_does_not_count(tmp_path):
+    run(tmp_path, [1.0, 0.5])
+    run(tmp_path, [3.0, 2.0, 4.0])
+    assert best(tmp_path) == (2, 2.0)
+    assert json.loads((tmp_path / "best.json").read_text()) == {"epoch": 2, "val_loss": 2.0}
+
+
+def test_keras_callbacks_know_what_is_better(rng):
+    images = rng.uniform(size=(4, 16, 16, 3))
+    model = VQVAE2((16, 16, 3), hidden_units=8, residual_units=4)
+    model.compile(optimizer="adam")
+    stoppers = [
+        keras.callbacks.EarlyStopping(monitor=f"val_{name}", patience=9)
+        for name in ("psnr", "usage_top", "commitment_top", "loss", "reconstruction_error")
+    ]
+    model.fit(images, validation_data=images, callbacks=stoppers, verbose=0)
+    ups = [stopper.monitor_op is keras.ops.greater for stopper in stoppers]
+    assert ups == [True, True, False, False, False]

@@ -7,7 +7,7 @@ import pytest
 from keras import ops
 
 from keras_vqvae2 import VQVAE2, PixelSnailPrior
-from keras_vqvae2.callbacks import TrainingCheckpoint
+from keras_vqvae2.callbacks import BestPreset, TrainingCheckpoint
 from keras_vqvae2.data import images_from_arrays
 
 
@@ -125,3 +125,54 @@ def test_sigterm_writes_a_checkpoint_from_which_the_run_ends_the_same(rng, tmp_p
             ops.convert_to_numpy(a), ops.convert_to_numpy(b), rtol=1e-4, atol=1e-6
         )
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-3.keras"]
+
+
+class Fails(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        raise RuntimeError("as users' callbacks do")
+
+
+def test_a_fit_that_failed_does_not_keep_the_process_alive(rng, tmp_path):
+    images, seen = rng.uniform(size=(4, 16, 16, 3)), []
+    handler = signal.signal(signal.SIGTERM, lambda *args: seen.append("the user's own"))
+    try:
+        model = build()
+        with pytest.raises(RuntimeError):
+            fit(model, images, callbacks=[TrainingCheckpoint(tmp_path), Fails()])
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert seen == ["the user's own"]
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+
+
+def test_what_is_behind_the_checkpoint_is_done_before_it_appears(rng, tmp_path):
+    images, seen = rng.uniform(size=(4, 16, 16, 3)), []
+
+    class Look(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append(sorted(path.name for path in tmp_path.glob("checkpoint-*")))
+
+    class Killed(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+    checkpoint = TrainingCheckpoint(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        fit(build(), images, epochs=3, callbacks=[checkpoint, Look(), Killed(), checkpoint.commit])
+    assert seen == [[], ["checkpoint-1.keras"]]
+    assert TrainingCheckpoint.restore(tmp_path)[1:] == (1, 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1.keras"]
+
+
+def test_sigterm_at_the_end_of_an_epoch_waits_for_what_is_behind(rng, tmp_path):
+    images = rng.uniform(size=(4, 16, 16, 3))
+    checkpoint, best = TrainingCheckpoint(tmp_path), BestPreset(tmp_path)
+    callbacks = [Signal(0, 0), checkpoint, best, checkpoint.commit]
+    with pytest.raises(SystemExit):
+        fit(build(), images, validation_data=images, epochs=2, callbacks=callbacks)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "checkpoint-1.keras",
+        "preset",
+        "best.json",
+    }

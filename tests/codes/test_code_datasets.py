@@ -1,14 +1,19 @@
 """`encode_dataset` and `codes_from_tfds`, each the other's test."""
 
 import json
+import os
+import resource
+import shutil
+import signal
 
 import keras
 import numpy as np
 import pytest
 
 from keras_vqvae2 import VQVAE2
-from keras_vqvae2.codes import codes_from_tfds, encode_dataset
+from keras_vqvae2.codes import codes_from_tfds, encode_dataset, prior_arguments
 from keras_vqvae2.data import images_from_arrays
+from keras_vqvae2.layers import VectorQuantizerEMA
 
 
 def small(**changes):
@@ -279,9 +284,156 @@ def test_errors(vqvae, images, tmp_path):
     with pytest.raises(ValueError, match="reshuffle=False. Received: other images in the first"):
         encode_dataset(vqvae, shuffled, tmp_path / "shuffled", verbose=0)
     shuffled = images_from_arrays(images, batch_size=4, shuffle=True, reshuffle=False)
-    encode_dataset(vqvae, shuffled, tmp_path / "shuffled", flips=True, verbose=0)
+    encode_dataset(vqvae, shuffled, tmp_path / "held", flips=True, verbose=0)
     with pytest.raises(ValueError, match="plain name. Received: split='a/b'"):
         encode_dataset(vqvae, images, tmp_path / "x", "a/b", verbose=0)
+
+
+@pytest.fixture(scope="module")
+def finished(vqvae, tmp_path_factory):
+    """Three shards of one length and one of another."""
+    images = np.random.default_rng(1).integers(256, size=(11, 16, 16, 3), dtype="uint8")
+    path = tmp_path_factory.mktemp("finished") / "codes"
+    return encode_dataset(vqvae, images, path, shard_size=3, verbose=0)
+
+
+@pytest.fixture
+def damaged(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "codes")
+
+
+def read_all(path, engine="tf.data"):
+    return list(codes_from_tfds(path, 4, engine=engine))
+
+
+def test_shards_that_encode_dataset_did_not_write_are_found(vqvae, damaged, tmp_path):
+    def shard(index, directory=damaged):
+        return directory / f"train.array_record-{index:05d}"
+
+    other = np.random.default_rng(2).integers(256, size=(11, 16, 16, 3), dtype="uint8")
+    foreign = encode_dataset(vqvae, other, tmp_path / "other", shard_size=3, verbose=0)
+    whole = shard(1).read_bytes()
+    for content in (shard(0).read_bytes(), shard(1, foreign).read_bytes(), whole[:-9], b""):
+        shard(1).write_bytes(content)
+        with pytest.raises(ValueError, match="of 3 examples .*another file .*00001; delete it"):
+            read_all(damaged)
+    shard(1).unlink()
+    with pytest.raises(FileNotFoundError, match="all shards of 'train'. Received: no .*00001"):
+        read_all(damaged)
+    # What the message says mends it.
+    (damaged / "dataset_info.json").unlink()
+    images = np.random.default_rng(1).integers(256, size=(11, 16, 16, 3), dtype="uint8")
+    encode_dataset(vqvae, images, damaged, shard_size=3, verbose=0)
+    assert shard(1).read_bytes() == whole and len(read_all(damaged)) == 3
+    # Data sets of version 0.1 had no hashes; their lengths are compared.
+    metadata = json.loads((damaged / "metadata.json").read_text())
+    assert len(metadata.pop("shards")["train"]) == 4
+    (damaged / "metadata.json").write_text(json.dumps(metadata))
+    assert len(read_all(damaged)) == 3
+    shard(3).write_bytes(whole)
+    with pytest.raises(ValueError, match="of 2 examples .*another file .*00003"):
+        read_all(damaged)
+    shard(3).write_bytes(whole[:100])
+    with pytest.raises(ValueError, match="Expected a shard of codes.*00003 .RuntimeError"):
+        read_all(damaged)
+
+
+@pytest.mark.parametrize("engine", ["tf.data", "grain"])
+def test_damage_that_shows_when_it_is_read(damaged, engine):
+    if engine == "grain":
+        pytest.importorskip("grain")
+    metadata = (damaged / "metadata.json").read_text()
+    (damaged / "metadata.json").write_text(metadata.replace("300", "2"))
+    with pytest.raises(Exception, match=r"Expected codes in \[0, 2\). Received: top codes from 0"):
+        read_all(damaged, engine)
+    (damaged / "metadata.json").write_text(metadata)
+    codes = codes_from_tfds(damaged, 4, engine=engine)
+    shard = damaged / "train.array_record-00001"
+    content = bytearray(shard.read_bytes())
+    content[64:200] = bytes(136)
+    shard.write_bytes(content)
+    with pytest.raises(Exception, match="Expected whole shards of codes in .*codes. Received: Run"):
+        list(codes)
+
+
+@pytest.mark.parametrize("name", ["dataset_info.json", "features.json", "metadata.json"])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"fingerprint": "a"}'])
+def test_damaged_metadata(damaged, name, content):
+    (damaged / name).write_text(content)
+    with pytest.raises(ValueError, match="^Expected .*Received: [^\n]*$"):
+        read_all(damaged)
+
+
+def test_encode_dataset_on_damaged_files(vqvae, images, tmp_path):
+    encode_dataset(vqvae, images, tmp_path, shard_size=4, verbose=0)
+    settings = tmp_path / "train.encoding.json"
+    whole = settings.read_text()
+    for content in ("", "{", "[1]"):
+        settings.write_text(content)
+        with pytest.raises(ValueError, match="settings .*Received: .*does not read"):
+            encode_dataset(vqvae, images, tmp_path, shard_size=4, verbose=0)
+    settings.write_text(whole)
+    (tmp_path / "dataset_info.json").write_text("{")
+    with pytest.raises(ValueError, match="Expected metadata that encode_dataset wrote in"):
+        encode_dataset(vqvae, images, tmp_path, shard_size=4, verbose=0)
+    (tmp_path / "dataset_info.json").unlink()
+    shards = sorted(tmp_path.glob("train.array*"))
+    content = shards[2].read_bytes()
+    shutil.copy(shards[0], shards[2])
+    with pytest.raises(ValueError, match="a shard of 3 examples. Received: .*00002 of 4; delete"):
+        encode_dataset(vqvae, images, tmp_path, shard_size=4, verbose=0)
+    shards[2].write_bytes(content[:100])
+    with pytest.raises(ValueError, match="Expected a shard of codes. Received: .*00002 .Runtime"):
+        encode_dataset(vqvae, images, tmp_path, shard_size=4, verbose=0)
+    assert not (tmp_path / "dataset_info.json").exists()
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_no_half_files(vqvae, images, tmp_path):
+    encode_dataset(vqvae, images, tmp_path / "whole", shard_size=4, verbose=0)
+    # Files of 64 KiB at most, a shard's size, stand in for a disk with that much room.
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Expected room for a shard of 4 examples in .*full"):
+            encode_dataset(vqvae, images, tmp_path / "full", shard_size=4, verbose=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["train.encoding.json"]
+    encode_dataset(vqvae, images, tmp_path / "full", shard_size=4, verbose=0)
+    assert files(tmp_path / "full") == files(tmp_path / "whole")
+
+
+def test_what_kills_left_is_cleared_but_for_other_workers(vqvae, images, tmp_path):
+    left = [".metadata-x", ".train.encoding.json-x", ".train.array_record-00000-x"]
+    others = [".validation.encoding.json-x", ".validation.array_record-00000-x"]
+    for name in left + others:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "half").touch()
+    arguments = {"shard_size": 4, "num_workers": 2, "verbose": 0}
+    encode_dataset(vqvae, images, tmp_path, worker=1, **arguments)
+    assert all((tmp_path / name).exists() for name in left)  # another may be at it
+    os.utime(tmp_path / left[0], (0, 0))
+    encode_dataset(vqvae, images, tmp_path, worker=0, **arguments)
+    assert [(tmp_path / name).exists() for name in left] == [False, True, False]
+    encode_dataset(vqvae, images, tmp_path, shard_size=4, verbose=0)
+    assert [(tmp_path / name).exists() for name in left + others] == [False] * 3 + [True] * 2
+
+
+def test_the_progress_bar_is_closed_when_encoding_fails(vqvae, images, tmp_path, monkeypatch):
+    import tqdm
+
+    bars = []
+    monkeypatch.setattr(tqdm, "tqdm", lambda bar=tqdm.tqdm, **k: bars.append(bar(**k)) or bars[-1])
+
+    def fails(start_step):
+        yield images[:4]
+        raise RuntimeError("the camera is gone")
+
+    with pytest.raises(RuntimeError, match="camera"):
+        encode_dataset(vqvae, fails, tmp_path)
+    assert len(bars) == 1 and bars[0].disable  # as `close` leaves it
 
 
 def test_the_fingerprint_follows_the_weights(tmp_path):
@@ -293,3 +445,32 @@ def test_the_fingerprint_follows_the_weights(tmp_path):
     assert half.fingerprint() == before
     vqvae.trainable_variables[0].assign(vqvae.trainable_variables[0] + 1e-3)
     assert vqvae.fingerprint() != before
+
+
+def test_what_a_data_set_says_of_a_prior(images, tmp_path):
+    quantizers = {"top": VectorQuantizerEMA(6, 4), "bottom": VectorQuantizerEMA(10, 4)}
+    vqvae = VQVAE2((16, 16, 3), hidden_units=8, residual_units=4, quantizer=quantizers)
+    encode_dataset(vqvae, source(images), tmp_path, class_names="abc", verbose=0)
+    common = {
+        "num_classes": 3, "image_shape": (16, 16, 3), "codes_fingerprint": vqvae.fingerprint(),
+    }  # fmt: skip
+    bottom = {
+        "code_shape": (4, 4), "level": "bottom", "condition_factors": {"top": 2},
+        "num_embeddings": 10, "condition_embeddings": {"top": 6}, **common,
+    }  # fmt: skip
+    assert prior_arguments(tmp_path, "bottom") == bottom
+    top = prior_arguments(tmp_path, "top")
+    assert (top["num_embeddings"], top["condition_factors"], top["code_shape"]) == (6, {}, (2, 2))
+    with pytest.raises(ValueError, match=r"\['top', 'bottom'\]. Received: level='middle'"):
+        prior_arguments(tmp_path, "middle")
+
+    # Version 0.1 wrote one number for all levels.
+    path = tmp_path / "metadata.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_embeddings": 10}))
+    assert prior_arguments(tmp_path, "bottom") == {**bottom, "condition_embeddings": {"top": 10}}
+
+
+def test_labels_without_names_do_not_tell_how_many_classes(vqvae, images, tmp_path):
+    encode_dataset(vqvae, source(images), tmp_path, verbose=0)
+    with pytest.raises(ValueError, match="labels have names"):
+        prior_arguments(tmp_path, "top")

@@ -48,7 +48,11 @@ def test_feeds_fit(rng):
         (np.full((1, 8, 8, 3), 7.0), {}, "from 7.0 to 7.0"),
         (np.full((1, 8, 8, 3), np.nan), {}, "nan"),
         (np.zeros((1, 8, 8, 3), int), {}, "dtype int64"),
+        (np.zeros((1, 8, 8, 3), bool), {}, "dtype bool"),
+        (np.zeros((1, 8, 8, 3), object), {}, "dtype object"),
+        (np.zeros((2, 3, 8, 8)), {}, r"channels last. Received: images of shape \(2, 3, 8, 8\)"),
         (np.zeros((2, 8, 8, 3)), {"labels": [1]}, r"2 images.*labels of shape \(1,\)"),
+        (np.zeros((2, 8, 8, 3)), {"labels": [0.5, 1]}, "images, an integer.*dtype float64"),
     ],
 )
 def test_bad_arrays(images, kwargs, message):

@@ -1,10 +1,14 @@
+import resource
+import shutil
+import struct
 import warnings
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from keras_vqvae2.data import class_names, images_from_folder
+from keras_vqvae2.data import Options, class_names, image_folder, images_from_folder
+from keras_vqvae2.data.image_folder import decode, list_images
 
 
 def pixels(seed=0, size=(20, 24)):
@@ -123,6 +127,53 @@ def test_any_mode(tmp_path, mode):
     assert result.shape == (20, 24, 3)
 
 
+def tiff(pixels, sample_format):
+    """A TIFF that Pillow does not write: unsigned integers of 32 bits, signed ones of 16."""
+    (height, width), bits = pixels.shape, 8 * pixels.itemsize
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: 1, 273: 8, 277: 1, 278: height}
+    tags |= {279: pixels.nbytes, 339: sample_format}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    header = struct.pack("<2sHI", b"II", 42, 8 + pixels.nbytes)
+    return header + pixels.tobytes() + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize(
+    "dtype, most, suffix",
+    [
+        ("float32", 1, "tif"),
+        ("float32", 1.02, "tif"),  # resized with overshoot
+        ("float32", 255, "tif"),
+        ("float32", 65535, "tif"),
+        ("int32", 255, "tif"),
+        ("int32", 65535, "tif"),
+        ("int32", 2**31 - 1, "tif"),
+        ("uint32", 2**32 - 1, "tif"),
+        ("int16", 2**15 - 1, "tif"),
+        ("uint16", 65535, "tif"),
+        ("uint16", 65535, "png"),
+        ("uint16", 65535, "pgm"),
+        ("uint16", 300, "png"),  # dark, as its 16 bits say
+    ],
+)
+def test_deep_pixels_are_scaled(tmp_path, dtype, most, suffix):
+    ramp = np.linspace(0, 1, 32) * np.ones((32, 1))
+    pixels = (ramp * most).astype(dtype)
+    if dtype in ("uint32", "int16"):
+        (tmp_path / "a.tif").write_bytes(tiff(pixels, 2 if dtype == "int16" else 1))
+    else:
+        Image.fromarray(pixels).save(tmp_path / f"a.{suffix}")
+    (image,) = decode(tmp_path / f"a.{suffix}", Options(32))[None] / 255
+    expected = np.minimum(ramp * {300: 300 / 65535, 1.02: 1.02}.get(most, 1), 1)
+    np.testing.assert_allclose(image, np.repeat(expected[..., None], 3, -1), atol=0.01)
+
+
+@pytest.mark.parametrize("pixels", [[-1.0, 1.0], [0.0, 5.0], [0.0, 1e9], [np.nan, 1.0]])
+def test_pixels_of_no_known_scale_are_not_guessed(tmp_path, pixels):
+    Image.fromarray(np.array([pixels], "float32")).save(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match="none decodes.*brightest pixel from an eighth of 1 or"):
+        images_from_folder(tmp_path, 8)
+
+
 def test_transparency_is_laid_on_white(tmp_path):
     Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(tmp_path / "a.png")
     (image,) = everything(images_from_folder(tmp_path, 8))[0]
@@ -215,3 +266,116 @@ def test_processes_replace_files_that_do_not_decode(folder):
         messages = [str(w.message) for w in caught if "decode" in str(w.message)]
         assert len(messages) == 1 - index
         assert all("2 of 12 files do not decode and are replaced" in m for m in messages)
+
+
+@pytest.mark.parametrize("size", [(4000, 1), (1, 4000)])
+def test_slivers_are_not_blown_up(tmp_path, size):
+    image = Image.new("RGB", size, "red")
+    image.paste("blue", (1990 * (size[0] > 1), 1990 * (size[1] > 1), 2010, 2010))
+    image.save(tmp_path / "a.png")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    options = Options(128)
+    pixels = decode(tmp_path / "a.png", options)
+    assert sorted(pixels.shape[:2]) == [128, 2048] == sorted(options.scaled_size(*size))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 * 1024
+    np.testing.assert_array_equal(pixels[pixels.shape[0] // 2, pixels.shape[1] // 2], [0, 0, 255])
+    assert Options(8, resize=1000).scaled_size(20, 20) == (150, 150)  # the middle 3 of 20 pixels
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "P", "LA"])
+def test_large_pictures_are_reduced_before_they_are_copied(tmp_path, monkeypatch, kind):
+    ramp = Image.linear_gradient("L").resize((400, 300), Image.Resampling.BILINEAR)
+    path = tmp_path / f"a.{kind if kind in ('jpg', 'png') else 'png'}"
+    ramp.convert(kind if kind in ("P", "LA") else "RGB").save(path)
+    options = Options(32)
+    expected = decode(path, options)
+    monkeypatch.setattr(image_folder, "LARGE", 10_000)
+    # JPEG is halved while it is decoded, so that it passes below Pillow's limit.
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 60_000 if kind == "jpg" else 120_000)
+    np.testing.assert_allclose(decode(path, options), expected, atol=4)
+    if kind != "jpg":
+        assert decode(path, Options(32, resize=False)).shape == (300, 400, 3)
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 61_000)
+        with pytest.raises(ValueError, match=r"at most 61000 pixels. Received: \(400, 300\)"):
+            decode(path, options)
+
+
+def test_all_that_pillow_reads_is_found_and_the_rest_named(tmp_path):
+    names = ["a.jfif", "b.avif", "c.ppm", "d.jpe", "e.jp2", "f.pgm", "g.JPG", "h.tga"]
+    for name in names:
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    assert [path.removeprefix(f"{tmp_path}/") for path in list_images(tmp_path)] == names
+    for name in ("i.heic", "j.HEIC", "k.eps", "without_suffix", "notes.txt", "labels.csv"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.warns(UserWarning, match="4 files in .*heic.*without_suffix") as caught:
+        images_from_folder(tmp_path, 8)
+    assert len(caught) == 1
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "a.heic").write_bytes(b"")
+    with pytest.raises(ValueError, match="without any, but 1 other files"):
+        images_from_folder(tmp_path / "none", 8)
+
+
+def test_links_to_folders_are_followed_but_not_in_circles(folder, tmp_path_factory):
+    store = tmp_path_factory.mktemp("store")
+    shutil.move(folder / "class_1", store / "class_1")
+    (folder / "class_1").symlink_to(store / "class_1")
+    files = list_images(folder)
+    assert len(files) == 12 and class_names(folder) == ["class_0", "class_1", "class_2"]
+    (store / "class_1" / "up").symlink_to(folder)
+    (store / "class_1" / "self").symlink_to(store / "class_1" / "self")
+    (folder / "class_0" / "round").symlink_to(folder / "class_0")
+    assert list_images(folder) == files
+    (folder / "class_0" / "other").symlink_to(folder / "class_2")  # once more, as class_0
+    assert len(list_images(folder)) == 16
+    labels = np.concatenate([y for _, y in images_from_folder(folder, 16, labels=True)])
+    np.testing.assert_array_equal(labels, [0] * 8 + [1] * 4 + [2] * 4)
+    (folder / "class_0" / "gone.png").symlink_to(folder / "nowhere.png")
+    with pytest.warns(UserWarning, match="1 of 17 files do not decode.*gone.png"):
+        assert sum(len(batch) for batch in images_from_folder(folder, 16)) == 16
+
+
+def test_empty_and_absent_classes_keep_their_labels(folder):
+    def labels(**options):
+        return np.concatenate(
+            [y for _, y in images_from_folder(folder, 16, labels=True, **options)]
+        )
+
+    for path in (folder / "class_1").iterdir():
+        path.unlink()
+    with pytest.warns(UserWarning, match="1 class folders .* no images .*labels: class_1"):
+        np.testing.assert_array_equal(labels(), [0] * 4 + [2] * 4)
+    (folder / "class_1").rmdir()
+    names = ["class_2", "class_1", "other", "class_0"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        np.testing.assert_array_equal(labels(), [0] * 4 + [1] * 4)
+        np.testing.assert_array_equal(labels(class_names=names), [3] * 4 + [0] * 4)
+    with pytest.raises(ValueError, match=r"class_names=\['class_0'\] and 1 other .*'class_2'"):
+        labels(class_names=["class_0"])
+    with pytest.raises(ValueError, match="Expected different class_names"):
+        labels(class_names=["class_0", "class_2", "class_2"])
+    with pytest.raises(ValueError, match="labels=True beside class_names"):
+        images_from_folder(folder, 16, class_names=names)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"repeat": True}, {"engine": "grain", "repeat": True}, {"num_processes": 2}]
+)
+def test_a_folder_that_vanishes_ends_the_search(folder, options):
+    if "engine" in options:
+        pytest.importorskip("grain")
+    dataset = images_from_folder(folder, 16, 4, **options)
+    shutil.rmtree(folder)
+    with pytest.raises(Exception, match="12 files of which none decodes now, the last.*NotFound"):
+        list(dataset)
+
+
+def test_files_that_vanish_later_are_named_too(folder):
+    dataset = images_from_folder(folder, 16)
+    assert [len(batch) for batch in dataset] == [12]
+    shutil.rmtree(folder / "class_1")
+    with pytest.warns(UserWarning, match="4 of 12 files do not decode and are left out") as caught:
+        assert [len(batch) for batch in dataset] == [8]
+        assert [len(batch) for batch in dataset] == [8]
+    assert len([w for w in caught if "decode" in str(w.message)]) == 1

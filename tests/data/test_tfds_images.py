@@ -70,6 +70,28 @@ def test_grayscale_becomes_rgb(tmp_path, pixels):
         images_from_tfds(directory, 12, labels=True)
 
 
+def test_transparency_is_laid_on_white(tmp_path, rng):
+    pixels = rng.integers(256, size=(3, 12, 14, 4), dtype="uint8")
+    pixels[0] = 0, 200, 90, 255
+    pixels[1] = 0, 200, 90, 0
+    features = {"image": tfds.features.Image(shape=(None, None, 4), encoding_format="png")}
+    directory = store(tmp_path, features, [{"image": image} for image in pixels])
+    (batch,) = images_from_tfds(directory, (12, 14)).as_numpy_iterator()
+    color, alpha = pixels[..., :3] / 255, pixels[..., 3:] / 255
+    expected = color * alpha + 1 - alpha
+    found = {tuple(np.round(image[0, 0], 2)): image for image in batch}
+    for image in expected:
+        close = found[tuple(np.round(image[0, 0], 2).astype("float32"))]
+        np.testing.assert_allclose(close, image, atol=1e-6)
+
+
+def test_slivers_are_not_blown_up(tmp_path):
+    features = {"image": tfds.features.Image(shape=(None, None, 3), encoding_format="png")}
+    directory = store(tmp_path, features, [{"image": np.full((1, 4000, 3), 7, "uint8")}])
+    (batch,) = images_from_tfds(directory, 128).as_numpy_iterator()
+    np.testing.assert_allclose(batch, np.full((1, 128, 128, 3), 7 / 255), atol=1e-6)
+
+
 def test_bad_names(prepared, tmp_path):
     with pytest.raises(ValueError, match="Received: name_or_directory='no_such_data_set'"):
         images_from_tfds("no_such_data_set", 16)
@@ -82,6 +104,13 @@ def test_no_image_feature(tmp_path):
     directory = store(tmp_path, features, [{"text": np.int64(1)}])
     with pytest.raises(ValueError, match=r"'image'.*features \['text'\]"):
         images_from_tfds(directory, 16)
+
+
+def test_an_image_that_is_a_tensor(tmp_path):
+    features = {"image": tfds.features.Tensor(shape=(4, 4, 3), dtype=np.float32)}
+    directory = store(tmp_path, features, [{"image": np.zeros((4, 4, 3), "float32")}])
+    with pytest.raises(ValueError, match="uint8 or uint16 pixels.*tiny with the feature image=Ten"):
+        images_from_tfds(directory, 4)
 
 
 @pytest.mark.parametrize("options", [{"repeat": True, "start_step": 1}, {"start_step": 1}, {}])

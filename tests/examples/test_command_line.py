@@ -189,6 +189,29 @@ def test_exit_codes(call, tmp_path, work, code, message):
     assert (done.code, done.err) == (code, message)
 
 
+def test_ctrl_c_keeps_what_is_drawn_and_the_same_command_goes_on(
+    call, folder, tmp_path, monkeypatch
+):
+    generate, starts = HierarchicalImageGenerator.generate, []
+
+    def stopped_in_the_second_batch(self, *arguments, first_image, **options):
+        starts.append(first_image)
+        if starts == [0, 2]:
+            raise KeyboardInterrupt
+        return generate(self, *arguments, first_image=first_image, **options)
+
+    monkeypatch.setattr(HierarchicalImageGenerator, "generate", stopped_in_the_second_batch)
+    flags = [f"--preset={folder}/generator", "--images_per_class=2", "--batch_size=2"]
+    flags.append(f"--output={tmp_path}/samples")
+    done = call("generate", *flags)
+    assert done.code == 130
+    assert done.err.endswith("\ngenerate: interrupted. The same command goes on.\n")
+    names = [path.name for path in sorted((tmp_path / "samples").iterdir())]
+    assert names == ["image-000000.png", "image-000001.png"]
+    assert call("generate", *flags).code == 0 and starts == [0, 2, 2]
+    assert (tmp_path / "samples" / "grid.png").exists()
+
+
 def test_what_nobody_expects_keeps_its_traceback(call, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format("[][0]"))

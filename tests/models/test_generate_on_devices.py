@@ -24,6 +24,6 @@ def test_devices_draw_a_part_of_the_batch_each_and_the_same_images(tmp_path):
     one, four = results
     for name in ("images", "completed"):
         np.testing.assert_allclose(four[name], one[name], atol=1e-5)
-    # Codes of a row, of each of 4 rows: one device has 4 samples, or 4 devices one sample each.
+    # Samples and columns of a row, of each of 4 rows: one device has 4 samples, 4 have one each.
     assert one["shards"].tolist() == [[[4, 4]]] * 4
     assert four["shards"].tolist() == [[[1, 4]] * 4] * 4

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_vqvae2 import VQVAE2
+from keras_vqvae2 import VQVAE2, PresetModel, backend
 
 
 def build(policy="float32", **kwargs):
@@ -103,3 +103,84 @@ def test_jit_compile_gives_the_same_step(images):
         a = plain.train_on_batch(images, return_dict=True)
         b = compiled.train_on_batch(images, return_dict=True)
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-3)
+
+
+# === Two updates in one step ===
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class WithCritic(PresetModel):
+    """A model that doubles, and a critic with an optimizer of its own: an adversarial step."""
+
+    def __init__(self, **kwargs):
+        x = keras.Input((3,))
+        generator = keras.layers.Dense(3, name="generator")
+        super().__init__(inputs=x, outputs=generator(x), **kwargs)
+        self.generator = generator
+        self.critic = keras.layers.Dense(1, name="critic")
+        self.critic.build((None, 3))
+        self._make_trackers()
+
+    def compile(self, optimizer, critic_optimizer):
+        super().compile(optimizer=BothOptimizers(optimizer, critic_optimizer))
+
+    def step_outputs(self, x, training):
+        return {"real": 2.0 * x, "made": self(x, training=training)}
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        error = ops.mean(ops.square(y_pred["real"] - y_pred["made"]))
+        return error - 0.1 * ops.mean(self.critic(y_pred["made"]))
+
+    def train_batch(self, x, y, sample_weight):
+        def generate():
+            outputs = self.step_outputs(x, training=True)
+            return self.compute_loss(x, y, outputs, sample_weight), outputs
+
+        def judge():
+            made = ops.stop_gradient(self(x, training=True))
+            scores = self.critic(made) - self.critic(2.0 * x)
+            return ops.mean(ops.relu(1.0 + scores)), ()
+
+        update = backend.guarded_update(
+            generate, self.generator.trainable_variables, self.optimizer.of_generator
+        )
+        backend.guarded_update(
+            judge,
+            self.critic.trainable_variables,
+            self.optimizer.of_critic,
+            finite=update.finite,
+        )
+        self.update_train_metrics(x, update)
+
+
+class BothOptimizers(keras.optimizers.Optimizer):
+    """Two optimizers under one name, so that Keras hands the state of both around."""
+
+    def __init__(self, of_generator, of_critic):
+        super().__init__(learning_rate=1.0)
+        self.of_generator, self.of_critic = of_generator, of_critic
+
+    def build(self, variables):
+        super().build(variables)
+        for name, optimizer in (("generator", self.of_generator), ("critic", self.of_critic)):
+            optimizer.build([v for v in variables if v.path.split("/")[0] == name])
+
+    @property
+    def variables(self):
+        return [*super().variables, *self.of_generator.variables, *self.of_critic.variables]
+
+
+@pytest.mark.compiled
+def test_a_second_optimizer_is_a_second_guarded_update(rng):
+    model = WithCritic()
+    model.compile(keras.optimizers.Adam(0.05), keras.optimizers.SGD(0.1))
+    x = rng.normal(size=(32, 3)).astype("float32")
+    before = snapshot(model)
+    losses = model.fit(x, batch_size=16, epochs=30, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    after = snapshot(model)
+    for part in ("generator/kernel", "critic/kernel"):
+        assert (before[part] != after[part]).any()
+    model.fit(np.full_like(x, np.nan), verbose=0)
+    for path, value in snapshot(model).items():
+        np.testing.assert_array_equal(value, after[path])

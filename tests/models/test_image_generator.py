@@ -48,6 +48,23 @@ def generator():
     return HierarchicalImageGenerator(vqvae(), priors(), ["cat", "dog"])
 
 
+def test_classes_have_names_or_numbers(generator):
+    assert generator.class_names == ["cat", "dog"]
+    parts = generator.vqvae, generator.priors
+    assert HierarchicalImageGenerator(*parts).class_names == ["0", "1"]
+
+
+def test_settings_of_levels_are_its_own_with_the_given_in_their_place(generator):
+    own = {"top": {"temperature": 0.9, "top_k": 5}}
+    settled = HierarchicalImageGenerator(generator.vqvae, generator.priors, settings=own)
+    settings = settled.level_settings(top_k={"bottom": 3}, top_p=0.5)
+    top = {"temperature": 0.9, "top_k": 5, "top_p": 0.5}
+    assert settings == {"top": top, "bottom": {"top_k": 3, "top_p": 0.5}}
+    assert settled.settings["top"] == own["top"]
+    with pytest.raises(ValueError, match="Expected the levels .*top_k={'middle': 3}"):
+        settled.level_settings(top_k={"middle": 3})
+
+
 def test_an_image_depends_on_its_number_seed_and_label_only(generator):
     labels = ["cat", 1, "dog", 0, 1]
     images = generator.generate(5, labels=labels, seed=3, verbose=0)

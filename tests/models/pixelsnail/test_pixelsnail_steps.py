@@ -95,14 +95,36 @@ def test_maps_are_channels_last_whatever_keras_is_set_to(make, batch, stepwise, 
     np.testing.assert_allclose(stepwise(prior, codes), prior.predict(codes, verbose=0), atol=1e-4)
 
 
-def test_int8_draws_from_what_it_predicts(make, batch, stepwise):
+def test_int8_draws_from_what_it_predicts(make, batch, stepwise, tmp_path):
     prior = make(**CASES["no attention, condition"] | {"attention_heads": 2, "num_classes": 2})
     codes = batch(prior)
     before = stepwise(prior, codes)
     prior.quantize("int8")
+    assert sum(v.dtype == "int8" for v in prior.variables) == 2 * 4
     whole = prior.predict(codes, verbose=0)
     assert np.abs(before - whole).max() > 1e-3
     np.testing.assert_allclose(stepwise(prior, codes), whole, atol=1e-3)
+    prior.save_to_preset(tmp_path / "int8")
+    again = type(prior).from_preset(tmp_path / "int8")
+    np.testing.assert_array_equal(again.predict(codes, verbose=0), whole)
+    part = make(attention_heads=2)
+    part.quantize("int8", filters="query")
+    again = type(part).from_config(part.get_config())
+    names = [v.path for v in again.variables if v.dtype == "int8"]
+    assert names == [f"block_{i}/attention/query/kernel" for i in range(2)]
+
+
+def test_other_quantization_is_refused(make):
+    prior = make()
+    before = prior.get_config()
+    for arguments in (
+        {"mode": "int4"},
+        {"mode": "float8"},
+        {"config": keras.quantizers.Int8QuantizationConfig(activation_quantizer=None)},
+    ):
+        with pytest.raises(ValueError, match="Expected quantization to 'int8'.*Received: mode="):
+            prior.quantize(**arguments)
+    assert prior.get_config() == before
 
 
 def test_a_diverged_prior_draws_nothing(make):
