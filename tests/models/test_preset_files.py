@@ -457,10 +457,10 @@ def test_configs_are_tried_before_anything_is_allocated(config, message, directo
     whole["config"] |= config
     path.write_text(json.dumps(whole))
     edit(directory / "metadata.json", sha256={})
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(ValueError, match=message) as error:
         Stack.from_preset(directory)
-    assert time.monotonic() - start < 10 and len(str(error.value)) < 1500
+    assert time.process_time() - start < 10 and len(str(error.value)) < 1500
 
 
 def test_a_rehearsal_leaves_names_and_values_alone(directory):
