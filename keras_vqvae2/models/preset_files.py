@@ -23,11 +23,13 @@ import shutil
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import h5py
 import keras
+import ml_dtypes
 import numpy as np
 
 from keras_vqvae2.files import brief, replacing
@@ -48,7 +50,8 @@ _NAME = r"\w[\w.-]*"
 # What file managers leave in the folders that people look into.
 _OF_FILE_MANAGERS = re.compile(r"\.DS_Store|Thumbs\.db|desktop\.ini|\._.*")
 # Python and C functions that building a model may call for each of its weights: ours call 8,000.
-_CALLS_A_WEIGHT = 50_000
+_CALLS_A_WEIGHT = 30_000
+_BFLOAT16 = np.dtype("V2")  # as h5py sees it
 
 
 def locate(preset: str) -> Path | None:
@@ -172,16 +175,22 @@ def build(model_class: type[Any], config: Config, weights: list[Path] | None = N
     Raises:
         ValueError: If the weights do not fit, or the class cannot be built from the config.
     """
-    try:
+    with building(model_class):
         if weights is not None:
             stored = _stored_shapes(weights)
             _require_plausible(config, sum(map(math.prod, stored.elements())))
             shapes = _rehearse(model_class, config, _CALLS_A_WEIGHT * (100 + stored.total()))
             _require_fit(model_class.__name__, shapes, stored, weights[0])
         return model_class.from_config(config)
+
+
+@contextlib.contextmanager
+def building(model_class: type[Any]) -> Iterator[None]:
+    """Makes a `ValueError` of what a class raises when a config from anywhere does not suit it."""
+    try:
+        yield
     except (ValueError, ImportError, OSError):
         raise
-    # A config from anywhere can make a constructor raise any kind.
     except Exception as error:
         raise ValueError(
             f"Expected a config that a {model_class.__name__} can be built from. "
@@ -314,7 +323,8 @@ def _write(model, new, max_shard_size, weights_dtype, metadata=None):
         graph.save_weights(memory)
         (new / WEIGHTS_FILE).write_bytes(memory.getbuffer())
     else:
-        if shutil.disk_usage(new).free < size * 1.01 * 1024**3:
+        # Too much for memory. Each weight takes some kilobytes more for its groups and its name.
+        if shutil.disk_usage(new).free < size * 1024**3 + 2**14 * len(graph.weights) + 2**20:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         graph.save_weights(new / SHARDED_WEIGHTS_FILE, max_shard_size=max_shard_size)
     if weights_dtype is not None:
@@ -460,8 +470,10 @@ def _shapes_in(file, room, check_values):
             return
         # Keras writes weights in one piece. Elsewhere, not at all, in other pieces or compressed
         # they can be far larger than the file.
-        is_plain = item.dtype.kind in "fiubV" and item.dtype.names is None and not item.external
-        if not is_plain or item.chunks or item.id.get_storage_size() != item.nbytes:
+        is_plain = item.dtype.kind in "fiub" or item.dtype == _BFLOAT16
+        stored = item.id.get_storage_size()
+        in_one_piece = not item.external and not item.chunks and stored == item.nbytes
+        if item.shape is None or not is_plain or not in_one_piece:
             raise ValueError(f"{name} is not plain numbers in one piece")
         room -= item.nbytes
         if room < 0:
@@ -469,8 +481,10 @@ def _shapes_in(file, room, check_values):
         # A file from `save_weights` of a compiled model also holds its optimizer.
         if not name.startswith("optimizer/"):
             shapes.append(item.shape)
-            if check_values and item.dtype.kind == "f" and not np.isfinite(item[()]).all():
-                raise ValueError(f"{name} is not finite")
+            if check_values:
+                dtype = ml_dtypes.bfloat16 if item.dtype == _BFLOAT16 else item.dtype
+                if not np.isfinite(np.array(item, dtype)).all():
+                    raise ValueError(f"{name} is not finite")
 
     visit("", file)
     file.visititems(visit)  # every object once, whatever links lead to it

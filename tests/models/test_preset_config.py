@@ -88,6 +88,18 @@ def test_refuses_foreign_objects_at_every_depth(name, monkeypatch):
             parse_config(json.dumps(config))
 
 
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+def test_numbers_are_finite(number):
+    text = json.dumps(serialized({"x": [0]})).replace("0", number)
+    with pytest.raises(ValueError, match="Received: the number"):
+        parse_config(text)
+
+
+def test_a_config_is_small():
+    with pytest.raises(ValueError, match="at most 4,194,304 bytes"):
+        parse_config(json.dumps(serialized({"x": "x" * 2**22})))
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "{", "[1]", "null", '"x"', '{"class_name": "Ours"}', "[" * 100_000, b"\xff\xfe\xff"],

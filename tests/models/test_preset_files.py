@@ -1,6 +1,10 @@
+import errno
 import json
 import os
+import shutil
 import stat
+import time
+import types
 from pathlib import Path
 
 import h5py
@@ -181,6 +185,39 @@ def test_a_failure_leaves_the_old_preset(directory, tmp_path, monkeypatch, faili
     assert os.listdir(tmp_path) == ["preset"]
 
 
+@pytest.mark.parametrize("max_shard_size", [10, 100 / 1024**3])
+def test_a_full_disk_is_one_sentence(directory, model, monkeypatch, max_shard_size):
+    before = contents(directory)
+
+    def full(path, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=1000))
+    with pytest.raises(OSError, match=r"Cannot write the preset .*preset: No space left") as error:
+        model.save_to_preset(directory, max_shard_size=max_shard_size)
+    assert error.value.errno == errno.ENOSPC
+    assert contents(directory) == before and os.listdir(directory.parent) == ["preset"]
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db", "desktop.ini", "._config.json"])
+def test_what_file_managers_leave_does_not_count(directory, tmp_path, name):
+    (directory / name).touch()
+    Stack(units=(3,)).save_to_preset(directory)
+    assert Stack.from_preset(directory).units == (3,)
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / name).touch()
+    Stack().save_to_preset(tmp_path / "new")
+
+
+def test_home_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    Stack().save_to_preset("~/models/stack")
+    assert os.listdir(tmp_path) == ["models"]
+    assert Stack.from_preset("~/models/stack").units == (4, 4)
+
+
 def test_a_file_that_arrives_while_saving_survives(directory, monkeypatch):
     sha256 = preset_files._sha256
 
@@ -241,6 +278,18 @@ def test_checksums_that_leave_a_file_out(directory):
     edit(directory / "metadata.json", sha256={"other": "0"})
     with pytest.raises(ValueError, match="expected sha256=None"):
         Stack.from_preset(directory)
+
+
+def test_the_config_has_a_checksum(directory):
+    path = directory / "config.json"
+    path.write_text(path.read_text().replace("true", "false"))
+    with pytest.raises(ValueError, match=r"config\.json is damaged.*expected sha256=.*Received"):
+        Stack.from_preset(directory)
+    # Presets that version 0.1 wrote have none.
+    metadata = json.loads((directory / "metadata.json").read_text())
+    del metadata["sha256"]["config.json"]
+    (directory / "metadata.json").write_text(json.dumps(metadata))
+    assert not Stack.from_preset(directory).trainable
 
 
 @pytest.mark.parametrize("data", [b"", b"not HDF5 at all", None])
@@ -322,6 +371,106 @@ def test_links_out_of_the_weights_file_are_not_followed(directory, tmp_path):
         Stack.from_preset(directory)
 
 
+def link(file, dataset):
+    file.move("layers/dense/vars/0", "elsewhere")
+    file["layers/dense/vars/0"] = h5py.SoftLink("/elsewhere")
+
+
+def virtual(file, dataset):
+    layout = h5py.VirtualLayout((4, 4), "f4")
+    layout[:] = h5py.VirtualSource("other.h5", "0", (4, 4))
+    del file["layers/dense/vars/0"]
+    file.create_virtual_dataset("layers/dense/vars/0", layout)
+
+
+def replacement(*values, **options):
+    def change(file, dataset):
+        del file["layers/dense/vars/0"]
+        file.create_dataset("layers/dense/vars/0", *values, **options)
+
+    return change
+
+
+ONES = np.ones((4, 4), "float32")
+HOSTILE_FILES = {
+    "soft_link": link,
+    "virtual": virtual,
+    "in_another_file": replacement((4, 4), "f4", external=[("other.bin", 0, 64)]),
+    "not_stored": replacement((4, 4), "f4"),
+    "huge": replacement((10**6, 10**6), "f4"),
+    "huge_chunks": replacement((4, 4), "f4", data=ONES, chunks=(2**9, 2**9), maxshape=(None,) * 2),
+    "compressed": replacement(data=ONES, compression="gzip"),
+    "checksummed": replacement(data=ONES, fletcher32=True),
+    "text": replacement(data=[["a"] * 4] * 4, dtype=h5py.string_dtype()),
+    "records": replacement((4, 4), [("a", "f4")], data=np.zeros((4, 4), [("a", "f4")])),
+    "nothing": replacement(data=h5py.Empty("f4")),
+    "nan": lambda file, dataset: dataset.write_direct(np.full((4, 4), np.nan, "float32")),
+    "infinity": lambda file, dataset: dataset.write_direct(np.full((4, 4), np.inf, "float32")),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_FILES)
+def test_weights_are_plain_finite_numbers_in_one_piece(name, directory):
+    with h5py.File(directory / "model.weights.h5", "r+") as file:
+        HOSTILE_FILES[name](file, file["layers/dense/vars/0"])
+    edit(directory / "metadata.json", sha256={})
+    with pytest.raises(ValueError, match="a complete HDF5 file of weights"):
+        Stack.from_preset(directory)
+
+
+def test_bfloat16_is_finite_too(tmp_path):
+    model = Stack(dtype="bfloat16")
+    model.save_to_preset(tmp_path / "preset")
+    loaded = Stack.from_preset(tmp_path / "preset")
+    for v, w in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(v, w)
+    model.weights[0].assign(np.full((4, 4), np.nan))
+    model.save_to_preset(tmp_path / "preset")
+    with pytest.raises(ValueError, match="vars/0 is not finite"):
+        Stack.from_preset(tmp_path / "preset")
+
+
+# === Configs ===
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        ({"units": [4, 10**9]}, "no size above 1,048,576"),
+        ({"units": [4, 10**6]}, "do not fit"),
+        ({"units": [4] * 20_000}, "many more parts"),
+        ({"units": [4, 4, -1]}, "Received"),
+        ({"units": "four"}, "Received"),
+        ({"units": None}, "Received"),
+        ({"units": {"a": [1]}}, "Received"),
+        ({"dtype": "float99"}, "Cannot convert"),
+        ({"more": 1}, "can be built from. Received: TypeError"),
+        ({"units": [4, float("nan")]}, "the number NaN"),
+        ({"units": [4, float("inf")]}, "the number Infinity"),
+        ({"name": "a/b"}, "Received"),
+    ],
+)
+def test_configs_are_tried_before_anything_is_allocated(config, message, directory):
+    """The checksum of the config is whatever somebody wrote."""
+    path = directory / "config.json"
+    whole = json.loads(path.read_text())
+    whole["config"] |= config
+    path.write_text(json.dumps(whole))
+    edit(directory / "metadata.json", sha256={})
+    start = time.monotonic()
+    with pytest.raises(ValueError, match=message) as error:
+        Stack.from_preset(directory)
+    assert time.monotonic() - start < 10 and len(str(error.value)) < 1500
+
+
+def test_a_rehearsal_leaves_names_and_values_alone(directory):
+    keras.utils.clear_session()
+    first = Stack.from_preset(directory).layers[1].name
+    keras.utils.clear_session()
+    Stack()
+    assert Stack.from_preset(directory).layers[1].name == "dense_2" and first == "dense"
+
+
 # === Addresses ===
 
 
@@ -332,6 +481,14 @@ def test_links_out_of_the_weights_file_are_not_followed(directory, tmp_path):
 def test_malformed_addresses(preset):
     with pytest.raises(ValueError, match="Expected 'hf://.*Received: preset="):
         locate(preset)
+
+
+def test_folders_with_colons_are_folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.makedirs("C:/models")
+    assert locate("C://models") == Path("C:/models")
+    os.makedirs("hf:/a/b")
+    assert locate("hf") is None
 
 
 def test_locate_directory(tmp_path):
