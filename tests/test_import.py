@@ -3,7 +3,6 @@ import subprocess
 import sys
 
 import keras
-import pytest
 
 BACKEND = keras.backend.backend()
 # As if the packages were not installed. Setting sys.modules[name] to None also stops imports, but
@@ -31,7 +30,7 @@ def run(code, **environment):
     return process.stdout
 
 
-def test_import_needs_one_backend_only():
+def test_one_backend_is_enough_and_a_missing_package_is_named_when_it_is_needed():
     others = {"tensorflow", "jax", "torch"} - {BACKEND}
     heavy = [*others, "keras_cv", "tensorflow_datasets", "matplotlib", "PIL", "safetensors"]
     code = BLOCK.format(names=heavy) + (
@@ -41,40 +40,32 @@ def test_import_needs_one_backend_only():
         "m.compile(optimizer='adam')\n"
         "m.fit(np.zeros((2, 16, 16, 3)), verbose=0)\n"
         "print(m.decode(m.encode(np.zeros((1, 16, 16, 3)))).shape)\n"
-    )
-    assert run(code).strip() == "(1, 16, 16, 3)"
-
-
-def test_import_takes_under_a_second_on_top_of_keras():
-    code = (
-        "import time, keras; t = time.perf_counter(); import keras_vqvae2;"
-        "print(time.perf_counter() - t)"
-    )
-    # The best of three: the limit is for an idle machine.
-    assert min(float(run(code)) for _ in range(3)) < 1.0
-
-
-def test_missing_packages_are_named_when_they_are_needed():
-    code = BLOCK.format(names=["tensorflow", "tensorflow_datasets"]) + (
-        "import numpy as np\n"
-        "import keras_vqvae2\n"
         "try:\n"
-        "    keras_vqvae2.data.images_from_arrays(np.zeros((1, 8, 8, 3)))\n"
+        "    k.data.images_from_arrays(np.zeros((1, 8, 8, 3)))\n"
         "except ImportError as error:\n"
         "    print(error)\n"
     )
-    if BACKEND == "tensorflow":
-        pytest.skip("TensorFlow is the backend")
-    assert "pip install tensorflow" in run(code)
+    shape, *error = run(code).strip().splitlines()
+    assert shape == "(1, 16, 16, 3)"
+    if BACKEND != "tensorflow":
+        assert "pip install tensorflow" in " ".join(error)
 
 
-def test_unknown_backends_are_refused():
+def test_import_is_quick_and_unknown_backends_are_refused():
     code = (
-        "import keras\n"
-        "keras.backend.backend = lambda: 'openvino'\n"
+        "import sys, time, keras\n"
+        "name, keras.backend.backend = keras.backend.backend, lambda: 'openvino'\n"
         "try:\n"
         "    import keras_vqvae2\n"
         "except ImportError as error:\n"
         "    print(error)\n"
+        "keras.backend.backend = name\n"
+        "for module in [m for m in sys.modules if m.startswith('keras_vqvae2')]:\n"
+        "    del sys.modules[module]\n"
+        "start = time.process_time()\n"  # which other processes do not add to
+        "import keras_vqvae2\n"
+        "print(time.process_time() - start)\n"
     )
-    assert "tensorflow, jax, torch. Received: keras.backend.backend()='openvino'" in run(code)
+    error, seconds = run(code).strip().splitlines()
+    assert "tensorflow, jax, torch. Received: keras.backend.backend()='openvino'" in error
+    assert float(seconds) < 0.5

@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import keras_vqvae2
-from keras_vqvae2 import features, metrics
+from keras_vqvae2 import evaluation, features, metrics
 
 QUICK = "KERAS_VQVAE2_QUICK" in os.environ  # set by the tests: as little as shows that it runs
 COUNT, BATCH = (8, 8) if QUICK else (160, 16)  # images of a set; images at a time

@@ -30,6 +30,7 @@ def build_prior():
     return prior
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("stage", [1, 2])
 def test_a_restored_run_ends_like_one_that_never_stopped(rng, tmp_path, stage):
     """Dropout of the quantizer, or of the prior, included."""

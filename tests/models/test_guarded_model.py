@@ -30,6 +30,7 @@ def images(rng):
     return rng.uniform(size=(8, 16, 16, 3)).astype("float32")
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize(
     "policy, bad",
     [("float32", np.nan), ("mixed_bfloat16", np.nan), ("mixed_float16", np.inf)],
@@ -93,6 +94,7 @@ def test_evaluate_reports_no_training_metrics(images):
     assert "gradient_norm" not in logs and "skipped_steps" not in logs
 
 
+@pytest.mark.compiled
 def test_jit_compile_gives_the_same_step(images):
     if keras.backend.backend() != "tensorflow":
         pytest.skip("JAX always compiles and PyTorch compiles with Inductor, which needs minutes")
@@ -170,6 +172,7 @@ class BothOptimizers(keras.optimizers.Optimizer):
         return [*super().variables, *self.of_generator.variables, *self.of_critic.variables]
 
 
+@pytest.mark.compiled
 @pytest.mark.compiled
 def test_a_second_optimizer_is_a_second_guarded_update(rng):
     model = WithCritic()

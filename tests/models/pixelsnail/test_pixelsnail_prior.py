@@ -66,6 +66,7 @@ def test_masked_convolutions_alone_are_blind_to_the_right(make, batch):
     assert seen[3, 0] and not seen[3, 7]
 
 
+@pytest.mark.compiled
 def test_fit_learns_and_reports_nats_bits_and_bits_per_dim(make, batch):
     prior = make((4, 4), scale=0.1, num_classes=3, image_shape=(16, 16, 3), dropout=0.1)
     codes = batch(prior, 8)
@@ -118,6 +119,7 @@ def test_half_precision_trains(make, batch, policy):
     assert history["loss"][-1] < history["loss"][0] < 4.0
 
 
+@pytest.mark.compiled
 def test_samples_depend_on_their_number_and_not_on_the_batch(make, batch):
     prior = make(num_classes=3, level="bottom", condition_factors={"top": 1}, scale=0.4)
     labels = np.array([0, 1, 2, 0, 1])

@@ -187,6 +187,7 @@ def test_encode_inside_fit_sees_the_current_weights(images):
 # === Training ===
 
 
+@pytest.mark.compiled
 def test_fit_learns_and_reports(images):
     model = compiled()
     history = model.fit(images, batch_size=3, epochs=15, verbose=0).history
@@ -305,6 +306,7 @@ def test_perceptual_loss_without_its_weights_says_what_to_install(monkeypatch):
     assert model.encode(images)["top"].shape == (1, 4, 4)
 
 
+@pytest.mark.compiled
 def test_quantizer_dropout_teaches_the_coarser_level(rng):
     # Images of one colour each: the top level could hold all of it.
     colours = rng.uniform(size=(32, 1, 1, 3)).astype("float32")
@@ -456,6 +458,7 @@ def test_the_encoder_scales_pixels_as_the_model_does(rng):
 # === Saving ===
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
 def test_save_and_load_keras_file(images, tmp_path, policy):
     model = compiled(dtype=policy, num_levels=2, quantizer=ema(gradient="rotation"))
