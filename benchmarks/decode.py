@@ -89,8 +89,7 @@ def weights_touched(prior):
             a_row += size
         else:
             a_step += size
-    for v in prior.variables:  # of the layers that the steps call
-        a_step += 4 * math.prod(v.shape) * ("/attention/" in v.path)
+    for v in prior.variables:  # a layer that the steps call
         a_row += 4 * math.prod(v.shape) * ("/condition_projection/" in v.path)
     return a_step, a_row
 

@@ -80,15 +80,7 @@ def candidate_choices(opened):
 
 
 def build_page(presets, max_bytes):
-    """The page.
-
-    Args:
-        presets: Names or directories of the presets to choose from.
-        max_bytes: Larger uploads are refused.
-
-    Returns:
-        `gr.Blocks`.
-    """
+    """The page, with presets to choose from and uploads of up to `max_bytes`."""
     opened = playground.open_preset(presets[0])
     page = gr.Blocks(title="keras_vqvae2", analytics_enabled=False, delete_cache=(600, 3600))
     with page, gr.Row():
@@ -165,12 +157,8 @@ def invent_tab(opened, request):
 def picture_chooser(request, opening, max_bytes, show, outputs):
     """Three ways to choose a picture: a photograph, an upload, an invented one.
 
-    Args:
-        request: Components of the left column.
-        opening: Events at which the first photograph is chosen.
-        max_bytes: Larger uploads are refused.
-        show: Function of a `Playground` and a picture, that returns values for `outputs`.
-        outputs: Components, made before and placed by whoever calls.
+    At the events `opening` it is the first photograph. `show`, of a `Playground` and a picture,
+    returns values for `outputs`: components that whoever calls has made, and places.
     """
     preset = request[0]
     gr.Markdown("Choose a photograph, upload a picture, or let the generator invent one.")

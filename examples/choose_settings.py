@@ -22,7 +22,6 @@ from absl import flags
 from reports import markdown_table
 
 import keras_vqvae2
-from keras_vqvae2.files import replacing
 
 FLAGS = flags.FLAGS
 command_line.define("preset", "output", "cache", "seed", "register")
@@ -62,11 +61,9 @@ def choose():
         features = extractor.extract(samples)
         measured = keras_vqvae2.evaluation.evaluate_samples(features, reference, extractor)
         rows.append({**setting, **measured})
-        with replacing(path) as temporary:
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        command_line.write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
     text = markdown_table(list(rows[0]), [row.values() for row in rows])
-    with replacing(output / "settings.md") as temporary:
-        temporary.write_text(text)
+    command_line.write_text(output / "settings.md", text)
     print(text)
 
 

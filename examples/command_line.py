@@ -17,6 +17,8 @@ from pathlib import Path
 import keras
 from absl import app, flags, logging
 
+from keras_vqvae2.files import replacing
+
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()  # the flags of `define` are its caller's
 
@@ -194,6 +196,11 @@ def folder_to_write(flag, folder=None):
             f"Received: --{flag}={FLAGS[flag].value}"
         )
     return folder
+
+
+def write_text(path, text):
+    with replacing(path) as temporary:
+        temporary.write_text(text)
 
 
 def numbers(flag, most=float("inf")):

@@ -45,7 +45,6 @@ from reports import labels_of_rows, markdown_table, save_grid
 import keras_vqvae2
 from keras_vqvae2 import evaluation, metrics
 from keras_vqvae2 import features as feature_extractors
-from keras_vqvae2.files import replacing
 from keras_vqvae2.plots import reconstruction_rows, save_curves, save_image_rows
 
 SECTIONS = ["reconstruction", "priors", "nearest", "samples", "accuracy"]
@@ -276,12 +275,8 @@ def evaluate():
         measured["seconds"][section] = round(time.time() - started)
         # Each section is kept as it ends: the later ones take long.
         text = tables(measured)
-        for name, content in (
-            ("metrics.json", json.dumps(measured, indent=4)),
-            ("tables.md", text),
-        ):
-            with replacing(output / name) as temporary:
-                temporary.write_text(content)
+        command_line.write_text(output / "metrics.json", json.dumps(measured, indent=4))
+        command_line.write_text(output / "tables.md", text)
     print(text)
 
 

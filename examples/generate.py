@@ -117,11 +117,8 @@ def chosen_classes(generator):
 def generate():
     command_line.check_worker()
     output = command_line.folder_to_write("output")
-    settings = {
-        "temperature": numbers("temperature", float),
-        "top_k": numbers("top_k", int),
-        "top_p": numbers("top_p", float),
-    }
+    kinds = {"temperature": float, "top_k": int, "top_p": float}
+    settings = {name: numbers(name, kind) for name, kind in kinds.items()}
     generator = open_generator()
     generator = keras_vqvae2.HierarchicalImageGenerator(
         generator.vqvae,

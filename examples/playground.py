@@ -101,13 +101,7 @@ def names_of(playground, labels, count):
 
 
 def draw(playground, label, count, **settings):
-    """Invents pictures.
-
-    Args:
-        playground: `Playground`.
-        label: A name, or `EVERY_LABEL`.
-        count: Positive integer.
-        **settings: `seed`, `temperature` and `top_p` of `generate`.
+    """Invents pictures of a label, a name or `EVERY_LABEL`; settings are those of `generate`.
 
     Yields:
         List of the pairs `(picture, label)` that are there, after every few of them.
@@ -123,18 +117,12 @@ def draw(playground, label, count, **settings):
 
 
 def draw_best(playground, label, count, rate, report, **settings):
-    """Invents pictures and keeps the share `rate` that the classifier recognises best.
+    """Invents pictures as `draw`, and keeps the share `rate` that the classifier recognises best.
 
-    Args:
-        playground: `Playground` with a classifier.
-        label: As in `draw`.
-        count: Pictures to keep.
-        rate: Float in `(0, 1]`.
-        report: Called with the number of pictures that are scored, and their number in all.
-        **settings: As in `draw`.
+    `report` is called with the number of pictures that are scored, and their number in all.
 
     Returns:
-        List of pairs `(picture, label and its probability)`.
+        List of `count` pairs `(picture, label and its probability)`.
     """
     scored = -BATCH  # the first batch is a grey one, which only tells the number of classes
 
@@ -154,14 +142,9 @@ def draw_best(playground, label, count, rate, report, **settings):
 
 
 def read_upload(path, size, max_bytes):
-    """Reads a picture that somebody sent, scaled and cut as in training.
+    """Reads a picture that somebody sent, scaled and cut to `(height, width)` as in training.
 
     Kind and size are checked before it is decoded.
-
-    Args:
-        path: The file.
-        size: `(height, width)` of the picture to return.
-        max_bytes: Larger files are refused.
 
     Raises:
         ValueError: With a sentence for who sent it.
@@ -188,14 +171,7 @@ def read_upload(path, size, max_bytes):
 
 
 def painted(layers, size):
-    """Which pixels of a picture are painted over, by half or more.
-
-    Args:
-        layers: RGBA arrays of one size.
-        size: `(height, width)` of the picture.
-
-    Returns:
-        Booleans of that size.
+    """Which pixels of a picture of a size are painted over by half or more, in layers of RGBA.
 
     Raises:
         ValueError: If nothing is painted.
@@ -209,14 +185,7 @@ def painted(layers, size):
 
 
 def complete(playground, picture, mask, label, **settings):
-    """Invents the part of a picture where `mask` is true, eight times.
-
-    Args:
-        playground: `Playground`.
-        picture: The picture.
-        mask: Booleans of shape `(height, width)`.
-        label: As in `draw`.
-        **settings: As in `draw`.
+    """Invents the part of a picture where `mask`, `(height, width)`, is true, eight times.
 
     Returns:
         List of pairs `(picture, caption)`: before, the part that is kept, and eight completions.
@@ -236,10 +205,6 @@ def complete(playground, picture, mask, label, **settings):
 
 def look_inside(playground, picture):
     """What a picture is made of.
-
-    Args:
-        playground: `Playground`.
-        picture: The picture.
 
     Returns:
         Versions, maps and a table: pairs `(picture, caption)` of the original, the reconstruction

@@ -122,21 +122,22 @@ def check_devices(recipe, parallel):
 
 
 def validation_options(parallel):
-    """Options of validation data: JAX shares out no batch of Grain's that is not full."""
+    """Options of validation data: every pass sees the same images.
+
+    JAX shares out no batch of Grain's that is not full.
+    """
     several = parallel.num_replicas > parallel.num_processes
     return {
+        "reshuffle": False,
         "drop_remainder": FLAGS.engine == "grain" and several and keras.backend.backend() == "jax",
         **parallel.process,
     }
 
 
 def restore_or_build(output, build, steps_per_epoch):
-    """The model of a run, the number of finished epochs, and of the steps of the next.
+    """The compiled model of a run, the number of finished epochs, and of the steps of the next.
 
-    Args:
-        output: Folder of the run; made if it is missing. One that is there goes on by --resume.
-        build: Makes the compiled model of a new run.
-        steps_per_epoch: Steps of an epoch.
+    With --resume a run that is there goes on; `build` makes the model of a new one.
     """
     runs = sorted(output.glob("checkpoint-*.keras"))
     if runs and not FLAGS.resume:
@@ -161,18 +162,8 @@ def restore_or_build(output, build, steps_per_epoch):
     return model, epoch, step
 
 
-def announce(what, model, data, recipe, place, output, devices):
-    """Prints what a run is about to do.
-
-    Args:
-        what: The model in words.
-        model: The model.
-        data: What it learns from, in words.
-        recipe: The recipe.
-        place: Finished epochs, and steps of the next.
-        output: Folder of the run.
-        devices: On how many devices, in words.
-    """
+def announce(what, model, data, recipe, place, output, parallel):
+    """Prints what a run is about to do, from `place`: finished epochs, and steps of the next."""
     epoch, step = place
     per_epoch = recipe["steps_per_epoch"]
     work = f"{recipe['steps']:,} steps of {recipe['batch_size']}"
@@ -183,7 +174,7 @@ def announce(what, model, data, recipe, place, output, devices):
     if epoch or step:
         begun = f"goes on from checkpoint-{epoch}{f'-{step}' if step else ''}.keras"
     command_line.announce(
-        f"{what}, {FLAGS.recipe}", [model], data, work, f"{output}, {begun}", devices
+        f"{what}, {FLAGS.recipe}", [model], data, work, f"{output}, {begun}", devices_text(parallel)
     )
 
 
@@ -199,8 +190,7 @@ def devices_text(parallel):
 def write_metrics(output, metrics):
     """Prints what a run ended with and keeps it as `metrics.json`."""
     text = json.dumps(metrics, indent=4)
-    with replacing(output / "metrics.json") as temporary:
-        temporary.write_text(text)
+    command_line.write_text(output / "metrics.json", text)
     print(text)
 
 

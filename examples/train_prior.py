@@ -163,7 +163,7 @@ def train(parallel):
             recipe,
             (epoch, step),
             output,
-            run_folder.devices_text(parallel),
+            parallel,
         )
 
     def open_codes(split, **options):
@@ -197,18 +197,19 @@ def train(parallel):
     if first:
         callbacks.append(Curves(output, recipe, uniform))
 
+    fit_options = {}
+    if validation is not None:
+        fit_options["validation_data"] = parallel.distribute(validation)
+        fit_options["validation_steps"] = -(-FLAGS.validation_examples // recipe["batch_size"])
     started = time.time()
     prior.fit(
         parallel.distribute(codes),
         epochs=epochs,
         initial_epoch=epoch,
         steps_per_epoch=per_epoch,
-        validation_data=None if validation is None else parallel.distribute(validation),
-        validation_steps=None
-        if validation is None
-        else -(-FLAGS.validation_examples // recipe["batch_size"]),
         callbacks=callbacks,
         verbose=verbose,
+        **fit_options,
     )
     metrics = {
         "parameters": prior.count_params(),

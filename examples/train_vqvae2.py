@@ -96,7 +96,7 @@ def train(parallel):
             recipe,
             (epoch, step),
             output,
-            run_folder.devices_text(parallel),
+            parallel,
         )
     size = (recipe["model"]["image_shape"][:2], recipe["batch_size"])
     images = data.open(

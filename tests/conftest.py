@@ -22,12 +22,12 @@ ONCE = (
     "test_tutorials.py",
     # What a backend has no part in: files, names, NumPy.
     "converters/test_checkpoint_files.py",
+    "converters/test_hostile_files.py",
     "converters/test_torch_reader.py",
     "codes/test_code_datasets.py::test_a_kill",
     "codes/test_code_datasets.py::test_several_workers_write",
     "codes/test_code_datasets.py::test_workers",
-    "data/test_image_folder.py",
-    "data/test_tfds_images.py",
+    "data",
     "metrics/test_density_coverage.py",
     "metrics/test_frechet_distance.py",
     "metrics/test_inception_score.py",
@@ -39,9 +39,17 @@ ONCE = (
     "test_docs.py::test_links_and_pictures_are_there",
     "test_files.py",
     "test_plots.py",
+    "test_structure.py",
     "test_types.py",
 )
-EVERYWHERE = ("test_docs.py::test_docstring_examples_run[keras_vqvae2.layers.",)
+EVERYWHERE = (
+    "data/test_grain_pipeline.py::test_feeds_fit",
+    "data/test_grain_pipeline.py::test_codes_feed_fit",
+    "data/test_grain_pipeline.py::test_works_without_tensorflow",
+    "data/test_image_arrays.py::test_feeds_fit",
+    "data/test_passes.py::test_fit",
+    "test_docs.py::test_docstring_examples_run[keras_vqvae2.layers.",
+)
 
 # Megabytes: above the first, and at every step above it, a process gives back what it keeps without
 # need; above the last the run fails.

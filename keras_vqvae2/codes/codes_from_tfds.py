@@ -216,10 +216,10 @@ def embeddings_of_levels(metadata: Config) -> dict[str, int]:
     levels, counts = metadata.get("levels"), metadata.get("num_embeddings")
     if not isinstance(levels, list):
         return {}
-    if isinstance(counts, int):  # version 0.1 had one number for all levels
-        counts = dict.fromkeys(map(str, levels), counts)
-    fits = isinstance(counts, dict) and all(isinstance(counts.get(str(k)), int) for k in levels)
-    return {level: counts[level] for level in levels} if fits else {}
+    # Version 0.1 had one number for all levels.
+    numbers = [counts.get(str(k)) if isinstance(counts, dict) else counts for k in levels]
+    known = [number for number in numbers if isinstance(number, int)]
+    return dict(zip(map(str, levels), known)) if len(known) == len(levels) else {}
 
 
 def check_shards(builder: Any, split: str) -> None:

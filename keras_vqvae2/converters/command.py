@@ -35,8 +35,8 @@ def convert(_):
             size = (FLAGS.image_size, FLAGS.image_size, 3)
             model = convert_pytorch_vqvae2(state, size, FLAGS.inplace_relu)
         model.save_to_preset(FLAGS.preset)
-    except (ValueError, FileNotFoundError, ImportError) as error:
-        sys.exit(f"keras-vqvae2-convert: {error}")
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"keras-vqvae2-convert: {' '.join(str(error).split())}")
     print(f"Wrote {FLAGS.preset}, a {type(model).__name__}: {model.count_params():,} parameters.")
 
 

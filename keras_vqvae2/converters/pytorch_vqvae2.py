@@ -47,8 +47,20 @@ def convert_pytorch_vqvae2(
     sizes = ["enc_b.blocks.0.weight", "enc_b.blocks.2.weight", "quantize_t.embed"]
     state = StateDict(checkpoint, required=sizes)
     blocks = state.numbers(r"enc_b\.blocks\.(\d+)\.conv\.1\.")
-    embedding_dim, num_embeddings = state.shape("quantize_t.embed")
-    channels = state.shape("enc_b.blocks.0.weight")[1]
+    embedding_dim, num_embeddings = state.shape("quantize_t.embed", 2)
+    channels = state.shape("enc_b.blocks.0.weight", 4)[1]
+    hidden = state.shape("enc_b.blocks.2.weight", 4)[0]
+    # Without residual blocks the number of their units does not matter.
+    residual = state.shape("enc_b.blocks.5.conv.1.weight", 4)[0] if blocks else 1
+    state.require(
+        {
+            "enc_b.blocks.4.weight": (hidden, hidden, 3, 3),
+            "quantize_conv_b.weight": (embedding_dim, embedding_dim + hidden, 1, 1),
+            "quantize_b.embed": (embedding_dim, num_embeddings),
+            "upsample_t.weight": (embedding_dim, embedding_dim, 4, 4),
+        }
+        | {f"enc_b.blocks.{5 + i}.conv.1.weight": (residual, hidden, 3, 3) for i in range(blocks)}
+    )
     if channels != image_shape[-1]:
         raise ValueError(
             f"Expected {channels} channels, as in the checkpoint. Received: {image_shape=}"
@@ -58,9 +70,8 @@ def convert_pytorch_vqvae2(
         num_levels=2,
         num_embeddings=num_embeddings,
         embedding_dim=embedding_dim,
-        hidden_units=state.shape("enc_b.blocks.2.weight")[0],
-        # Without residual blocks the number of their units does not matter.
-        residual_units=state.shape("enc_b.blocks.5.conv.1.weight")[0] if blocks else 1,
+        hidden_units=hidden,
+        residual_units=residual,
         residual_blocks=blocks,
         downsample_kernel_size=4,
         data_variance=0.25,

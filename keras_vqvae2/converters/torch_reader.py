@@ -1,13 +1,17 @@
 """Reading what `torch.save` wrote, without PyTorch and without running anything in the file."""
 
-import argparse
+import io
 import math
-import pickle
+import os
+import struct
 import zipfile
-from collections import OrderedDict
+from pathlib import Path
 
 import ml_dtypes  # noqa: F401 - gives NumPy a bfloat16
 import numpy as np
+
+from keras_vqvae2.files import brief
+from keras_vqvae2.plain_pickle import Name, PlainUnpickler, Stateful, plain_dict
 
 _DTYPES = {
     "DoubleStorage": "<f8",
@@ -23,6 +27,7 @@ _DTYPES = {
 }
 # The number that a file of before PyTorch 1.6 begins with.
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_MAX_DIRECTORY = 2**24  # bytes of a zip file's list of entries: about 200,000 storages
 
 
 def read_torch_file(path):
@@ -30,18 +35,22 @@ def read_torch_file(path):
 
     Only tensors, plain containers, numbers, strings and the flags of a training script
     (`argparse.Namespace`) are admitted. A file that names anything else is refused, and nothing
-    that it names is run.
+    that it names is run. Time and memory are bounded by the size of the file.
 
     Args:
         path: The file.
 
     Returns:
-        What was saved, usually a state dict, with NumPy arrays for tensors.
+        What was saved, usually a state dict, with read-only NumPy arrays for tensors, dicts for
+        ordered ones, and `plain_pickle.Stateful`, whose `state` is a dict, for flags.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is not such a file, is damaged, or holds anything else.
     """
+    path = Path(os.path.expanduser(path))
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected a file of tensors. Received: path={str(path)!r}")
     with open(path, "rb") as file:
         try:
             return _read_zip(file) if zipfile.is_zipfile(file) else _read_legacy(file)
@@ -49,108 +58,145 @@ def read_torch_file(path):
         except Exception as error:
             raise ValueError(
                 "Expected a file of tensors that torch.save wrote, and nothing else in it. "
-                f"Received: {path} ({type(error).__name__}: {error})"
+                f"Received: {path} ({type(error).__name__}: {brief(error)})"
             ) from error
 
 
 def _read_zip(file):
     """One folder: `data.pkl`, and beside it `data/KEY` with the raw numbers of each storage."""
+    file.seek(-22, os.SEEK_END)
+    signature, directory = struct.unpack("<4s8xI6x", file.read())
+    if signature != b"PK\5\6" or directory > _MAX_DIRECTORY:
+        raise ValueError("a zip file that torch.save does not write")
     with zipfile.ZipFile(file) as archive:
         names = archive.namelist()
         (pickled,) = (name for name in names if name.count("/") == 1 and name.endswith("/data.pkl"))
         folder = pickled.removesuffix("data.pkl")
+        if len(set(names)) != len(names):
+            raise ValueError("two entries of one name")
         if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
             raise ValueError("compressed entries")
         if folder + "byteorder" in names and archive.read(folder + "byteorder") != b"little":
             raise ValueError("numbers in big-endian order")
-        with archive.open(pickled) as stream:
-            reader = _TensorUnpickler(stream, _size(file))
-            value = reader.load()
-        for key, storage in reader.storages.items():
-            _fill(storage, archive.read(f"{folder}data/{key}"))
-    return value
+
+        def content(key, size):
+            entry = archive.getinfo(f"{folder}data/{key}")
+            if entry.file_size != size:
+                raise ValueError(f"{entry.file_size} bytes in the place of {size}")
+            return archive.read(entry)
+
+        return _Reader(_size(file), content).load(io.BytesIO(archive.read(pickled)))
 
 
 def _read_legacy(file):
     """Pickles of a number, a version, the machine, the value, the keys; then raw numbers."""
     size = _size(file)
     file.seek(0)
-    if _TensorUnpickler(file, 0).load() != _LEGACY_MAGIC:
+    header = PlainUnpickler({})
+    if header.load(file) != _LEGACY_MAGIC:
         raise ValueError("no number that torch.save begins a file with")
-    _version, machine = _TensorUnpickler(file, 0).load(), _TensorUnpickler(file, 0).load()
+    _version, machine = header.load(file), header.load(file)
     if machine["little_endian"] is not True:
         raise ValueError("numbers in big-endian order")
-    reader = _TensorUnpickler(file, size)
-    value = reader.load()
-    keys = _TensorUnpickler(file, 0).load()
-    if sorted(keys) != sorted(reader.storages):
+    reader = _Reader(size)
+    value = reader.load(file)
+    keys = header.load(file)
+    if len(keys) != len(reader.storages) or set(keys) != set(reader.storages):
         raise ValueError("other storages than the tensors need")
     for key in keys:
-        storage = reader.storages[key]
-        if int.from_bytes(file.read(8), "little") != storage.size:
-            raise ValueError(f"storage {key} is of another size than its tensors say")
-        _fill(storage, file.read(storage.nbytes))
+        array = reader.storages[key].array
+        if int.from_bytes(file.read(8), "little") != array.size:
+            raise ValueError("a storage of another size than its tensors say")
+        # The tensors are views of it.
+        array[:] = np.frombuffer(file.read(array.nbytes), array.dtype)
     return value
 
 
 def _size(file):
-    return file.seek(0, 2)
+    return file.seek(0, os.SEEK_END)
 
 
-def _fill(storage, content):
-    if len(content) != storage.nbytes:
-        raise ValueError(f"{len(content)} bytes in the place of {storage.nbytes}")
-    storage[:] = np.frombuffer(content, storage.dtype)  # the tensors are views of it
+class _Storage:
+    """Numbers that tensors are views of. Only the reader makes any."""
+
+    def __init__(self, array):
+        self.array = array
 
 
-class _TensorUnpickler(pickle.Unpickler):
-    """Makes tensors arrays, over storages that stay to be filled; refuses every other name."""
+class _Reader(PlainUnpickler):
+    """Makes tensors read-only arrays over storages.
 
-    def __init__(self, file, room):
-        super().__init__(file, encoding="utf-8")
+    Args:
+        size: Bytes of the file, and so of all storages together.
+        content: Function of a storage's key and bytes; without one they stay to be filled.
+    """
+
+    def __init__(self, size, content=None):
+        names = {
+            ("collections", "OrderedDict"): plain_dict,
+            ("argparse", "Namespace"): Stateful,
+            ("torch._utils", "_rebuild_tensor_v2"): self._tensor,
+            ("torch._utils", "_rebuild_parameter"): self._parameter,
+        }
+        super().__init__(names | {("torch", name): self._no_call for name in _DTYPES}, self._load)
         self.storages = {}
-        self._room = room  # bytes that the storages can have: what is in the file
+        self._room = size
+        self._room_for_tensors = 4 * size  # those that share a storage count each
+        self._content = content
 
-    def find_class(self, module, name):
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        if (module, name) == ("argparse", "Namespace"):
-            return argparse.Namespace  # attributes and no more
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return self._tensor
-        if (module, name) == ("torch._utils", "_rebuild_parameter"):
-            return self._parameter
-        if module == "torch" and name in _DTYPES:
-            return _DTYPES[name]
-        raise pickle.UnpicklingError(f"the file names {module}.{name}")
-
-    def persistent_load(self, pid):
-        kind, dtype, key, _device, size, *view = pid
-        if kind != "storage" or dtype not in _DTYPES.values() or any(v is not None for v in view):
-            raise pickle.UnpicklingError(f"persistent object {pid}")
+    def _load(self, identity):
+        kind, dtype, key, _device, size, *view = identity
+        if kind != "storage" or type(dtype) is not Name or any(v is not None for v in view):
+            raise ValueError("an object outside the pickle that is no storage")
+        if type(key) is not str or type(size) is not int or size < 0:
+            raise ValueError("a storage without a key or a size")
+        dtype = np.dtype(_DTYPES[dtype.name])
         if key not in self.storages:
-            self._room -= size * np.dtype(dtype).itemsize
-            if size < 0 or self._room < 0:
+            self._room -= size * dtype.itemsize
+            if self._room < 0:
                 raise ValueError("storages larger than the file")
-            self.storages[key] = np.zeros(size, dtype)
-        return self.storages[key]
+            if self._content is None:
+                array = np.zeros(size, dtype)
+            else:
+                array = np.frombuffer(self._content(key, size * dtype.itemsize), dtype)
+            self.storages[key] = _Storage(array)
+        storage = self.storages[key]
+        if (storage.array.dtype, storage.array.size) != (dtype, size):
+            raise ValueError("one storage of two types or sizes")
+        return storage
 
-    def _tensor(self, storage, offset, shape, strides, *_):
+    def _no_call(self, *_):
+        raise ValueError("a call of a type")
+
+    def _tensor(self, storage, offset, shape, strides, _grad=False, _hooks=None, further=None):
         # as_strided checks nothing: a view must not reach out of its storage, nor repeat it.
-        numbers = [offset, *shape, *strides]
-        last = offset + sum((length - 1) * stride for length, stride in zip(shape, strides))
+        if type(storage) is not _Storage or further:
+            raise ValueError("a tensor without a storage, or of a kind that is not known")
+        array, numbers = storage.array, [offset, *shape, *strides]
         if (
-            not any(storage is known for known in self.storages.values())
-            or len(shape) != len(strides)
-            or any(type(number) is not int or number < 0 for number in numbers)
-            or math.prod(shape) > storage.size
-            or (0 not in shape and last >= storage.size)
+            len(shape) != len(strides)
+            or len(shape) > 32
+            or any(type(number) is not int or not 0 <= number < 2**60 for number in numbers)
+            or math.prod(shape) > array.size
+            or (0 not in shape and offset + _reach(shape, strides) >= array.size)
         ):
-            raise ValueError(f"a tensor of shape {shape} and strides {strides} at {offset}")
+            raise ValueError(
+                f"a tensor of shape {brief(shape)}, strides {brief(strides)} at "
+                f"{brief(offset)} in a storage of {array.size}"
+            )
+        self._room_for_tensors -= math.prod(shape) * array.itemsize
+        if self._room_for_tensors < 0:
+            raise ValueError("tensors that together are far larger than the file")
         if 0 in shape:
-            return np.zeros(shape, storage.dtype)
-        strides = [stride * storage.itemsize for stride in strides]
-        return np.lib.stride_tricks.as_strided(storage[offset:], shape, strides)
+            return np.zeros(shape, array.dtype)
+        strides = [stride * array.itemsize for stride in strides]
+        return np.lib.stride_tricks.as_strided(array[offset:], shape, strides, writeable=False)
 
     def _parameter(self, tensor, *_):
+        if not isinstance(tensor, np.ndarray):
+            raise ValueError("a parameter that is no tensor")
         return tensor
+
+
+def _reach(shape, strides):
+    return sum((length - 1) * stride for length, stride in zip(shape, strides))

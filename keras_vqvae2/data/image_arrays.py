@@ -47,7 +47,7 @@ def images_from_arrays(
         labels = np.asarray(labels)
         if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
             raise ValueError(
-                f"Expected an integer as label of each of the {len(images)} images. "
+                f"Expected a label for each of the {len(images)} images, an integer. "
                 f"Received: labels of shape {labels.shape} and dtype {labels.dtype}"
             )
     tf = import_tensorflow()

@@ -23,7 +23,13 @@ def import_keras_cv() -> Any:
     return keras_cv
 
 
-def _build_resnet(image_shape, num_classes, filters, blocks, block_type):
+def _build_resnet(
+    image_shape: Sequence[int],
+    num_classes: int,
+    filters: Sequence[int],
+    blocks: Sequence[int],
+    block_type: str,
+) -> keras.Model:
     """A ResNet from images in `[0, 1]` of a shape `(height, width, 3)` to logits."""
     backbone = import_keras_cv().models.ResNetBackbone(
         stackwise_filters=list(filters),

@@ -61,7 +61,7 @@ class LabelClassifier:
         labels: Tensor,
         label_names: Sequence[str],
     ) -> Self:
-        """Learns from features `(N, features)` of images and their integer labels `(N,)`.
+        """Learns from features `(N, features)` of images and their labels, integers `(N,)`.
 
         Raises:
             ValueError: If a label is out of range, or there are not as many labels as features.

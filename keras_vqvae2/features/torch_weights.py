@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_vqvae2.converters.torch_reader import read_torch_file
+from keras_vqvae2.files import brief
 from keras_vqvae2.hints import FilePath
 
 # Keras' name of a variable -> PyTorch's.
@@ -38,7 +39,8 @@ def load_torch_weights(layers: Iterable[keras.layers.Layer], path: FilePath, net
     arrays = {
         _layer_key(key): value
         for key, value in (state.items() if isinstance(state, dict) else ())
-        if isinstance(key, str) and not key.endswith(".num_batches_tracked")
+        if isinstance(key, str) and isinstance(value, np.ndarray)
+        if not key.endswith(".num_batches_tracked")
     }
     places = {
         f"{layer.name}.{_NAMES[variable.name]}": (variable, _axes(layer, variable))
@@ -48,21 +50,31 @@ def load_torch_weights(layers: Iterable[keras.layers.Layer], path: FilePath, net
     missing = [key for key in places if key not in arrays]
     unknown = [key for key in arrays if key not in places]
     shapes = {
-        key: (np.shape(arrays[key]), tuple(variable.shape[axis] for axis in axes))
+        key: (arrays[key].shape, tuple(variable.shape[axis] for axis in axes))
         for key, (variable, axes) in places.items()
         if key in arrays
     }
     other = [f"{key} {got} for {wanted}" for key, (got, wanted) in shapes.items() if got != wanted]
-    faults = {"missing": missing, "unknown": unknown, "of other shapes": other}
+    damaged = [key for key in shapes if not np.isfinite(arrays[key]).all()]
+    faults = {
+        "missing": missing,
+        "unknown": unknown,
+        "of other shapes": other,
+        "with NaN or infinity": damaged,
+    }
     if any(faults.values()):
         listed = "; ".join(
-            f"{len(keys)} {fault}: {', '.join(keys[:3])}{' …' if len(keys) > 3 else ''}"
-            for fault, keys in faults.items()
-            if keys
+            f"{len(keys)} {fault}: {_listed(keys)}" for fault, keys in faults.items() if keys
         )
         raise ValueError(f"Expected the weights of {network}. Received: {path} ({listed})")
     for key, (variable, axes) in places.items():
-        variable.assign(np.transpose(arrays[key], np.argsort(axes)))
+        variable.assign(np.array(np.transpose(arrays[key], np.argsort(axes)), "float32"))
+
+
+def _listed(keys):
+    # Out of a file: on one line, and not too long.
+    shown = [brief(key)[1:-1] for key in keys[:3]]
+    return ", ".join(shown) + (" …" if len(keys) > 3 else "")
 
 
 def _layer_key(key):

@@ -96,7 +96,8 @@ class CausalSelfAttention(keras.layers.Layer):
     ) -> Tensor:
         rows, columns = query.shape[1:3]
         length = rows * columns
-        queries = self._heads(self._scaled_query(query), length)  # (B, heads, N, d)
+        queries = self._scaled(self.query_projection(query))
+        queries = self._heads(queries, length)  # (B, heads, N, d)
         keys = self._heads(self.key_projection(source), length)
         values = self._heads(self.value_projection(source), length)
         outputs = []
@@ -115,8 +116,8 @@ class CausalSelfAttention(keras.layers.Layer):
         output = ops.transpose(ops.concatenate(outputs, axis=2), (0, 2, 1, 3))  # (B, N, heads, d)
         return ops.reshape(output, (-1, rows, columns, self.units))
 
-    def _scaled_query(self, query):
-        return self.query_projection(query) * (self.units // self.num_heads) ** -0.5
+    def _scaled(self, queries):
+        return queries * (self.units // self.num_heads) ** -0.5
 
     def _heads(self, x, length):
         x = ops.reshape(x, (-1, length, self.num_heads, self.units // self.num_heads))
@@ -149,6 +150,13 @@ class CausalSelfAttention(keras.layers.Layer):
         shape = (batch, self.num_heads, rows, columns, self.units // self.num_heads)
         return ops.zeros(shape, self.compute_dtype), ops.zeros(shape, self.compute_dtype)
 
+    def _step_weights(self) -> TensorTree:
+        """Kernel and bias of the query, and of key and value side by side."""
+        return {
+            "query": dense_weights(self.query_projection),
+            "key_value": dense_weights(self.key_projection, self.value_projection),
+        }
+
     def _start_row(self, cache: TensorTree, row: Tensor) -> tuple[TensorTree, TensorTree]:
         """Returns `(fixed, left)`: the finished rows, and empty keys and values of this row."""
         batch, heads, rows, columns, width = cache[0].shape
@@ -158,10 +166,17 @@ class CausalSelfAttention(keras.layers.Layer):
         empty = ops.zeros((batch, heads, columns, width), self.compute_dtype)
         return fixed, (empty, empty)
 
-    def _step(self, fixed: TensorTree, left: TensorTree, column: Tensor, query: Tensor) -> Tensor:
+    def _step(
+        self,
+        weights: TensorTree,
+        fixed: TensorTree,
+        left: TensorTree,
+        column: Tensor,
+        query: Tensor,
+    ) -> Tensor:
         """Output of a column, shape `(batch, units)`, for its query, shape `(batch, channels)`."""
         keys, values, finished = fixed
-        q = self._scaled_query(query)  # (B, units)
+        q = self._scaled(dense(weights["query"], query, self.query_projection))  # (B, units)
         q = ops.reshape(q, (q.shape[0], self.num_heads, -1, 1))  # (B, heads, d, 1)
         scores = [ops.matmul(k, q)[..., 0] for k in (keys, left[0])]  # (B, heads, N or W)
         in_row = ops.arange(left[0].shape[2]) < column  # (W,)
@@ -174,16 +189,15 @@ class CausalSelfAttention(keras.layers.Layer):
         )  # (B, heads, 1, d)
         return ops.reshape(output, (q.shape[0], self.units))
 
-    def _remember(self, left: TensorTree, column: Tensor, source: Tensor) -> TensorTree:
+    def _remember(
+        self, weights: TensorTree, left: TensorTree, column: Tensor, source: Tensor
+    ) -> TensorTree:
         """Adds the keys and values of a column, from its source, shape `(batch, channels)`."""
+        projections = self.key_projection, self.value_projection
+        new = dense(weights["key_value"], source, *projections)  # (B, 2 * units)
+        new = ops.reshape(new, (new.shape[0], 2, self.num_heads, 1, -1))  # (B, 2, heads, 1, d)
         here = ops.cast(ops.arange(left[0].shape[2]) == column, self.compute_dtype)[:, None]
-
-        def add(old, projection):
-            new = projection(source)  # (B, units)
-            new = ops.reshape(new, (new.shape[0], self.num_heads, 1, -1))  # (B, heads, 1, d)
-            return old + here * new  # (B, heads, W, d)
-
-        return add(left[0], self.key_projection), add(left[1], self.value_projection)
+        return tuple(old + here * new[:, i] for i, old in enumerate(left))  # (B, heads, W, d)
 
     def _finish_row(self, cache: TensorTree, left: TensorTree, row: Tensor) -> TensorTree:
         """The cache with the keys and values of a finished row."""
@@ -198,3 +212,24 @@ class CausalSelfAttention(keras.layers.Layer):
             "dropout": self.dropout,
             "query_chunk": self.query_chunk,
         }
+
+
+def dense_weights(*layers: keras.layers.Dense) -> tuple[Tensor, ...]:
+    """Kernels and biases of Dense layers side by side, for `dense`, so that they are one product.
+
+    Of quantized layers nothing: their product is their own.
+    """
+    if any(layer.quantization_mode for layer in layers):
+        return ()
+    return tuple(
+        ops.concatenate([ops.cast(x, layers[0].compute_dtype) for x in parts], axis=-1)
+        for parts in ([layer.kernel for layer in layers], [layer.bias for layer in layers])
+    )
+
+
+def dense(weights: tuple[Tensor, ...], inputs: Tensor, *layers: keras.layers.Dense) -> Tensor:
+    """Outputs of Dense layers side by side; `weights` is what `dense_weights` returned of them."""
+    if not weights:
+        return ops.concatenate([layer(inputs) for layer in layers], axis=-1)
+    kernel, bias = weights
+    return ops.matmul(inputs, kernel) + bias

@@ -1,31 +1,32 @@
 """Reading the weights of LPIPS from the package that carries them, without running its code."""
 
 import importlib.util
-import pickle
+import os
 from pathlib import Path
 
 import numpy as np
-from numpy._core.multiarray import _reconstruct
+
+from keras_vqvae2.files import brief
+from keras_vqvae2.plain_pickle import PlainUnpickler, Stateful
+
+
+class _Description(Stateful):
+    """A pickled dtype or array: what it was called with, and its state."""
+
+    __slots__ = ("arguments",)
+
+    def __init__(self, *arguments):
+        super().__init__()
+        self.arguments = arguments
+
 
 # All that a pickled array of numbers needs, under NumPy's old and new names.
 _ADMITTED = {
-    ("numpy", "dtype"): np.dtype,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy", "dtype"): _Description,
+    ("numpy", "ndarray"): _Description,
+    ("numpy.core.multiarray", "_reconstruct"): _Description,
+    ("numpy._core.multiarray", "_reconstruct"): _Description,
 }
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Admits arrays and plain containers: a pickle that names anything else is refused unread."""
-
-    def find_class(self, module, name):
-        if (module, name) not in _ADMITTED:
-            raise pickle.UnpicklingError(f"{module}.{name}")
-        return _ADMITTED[module, name]
-
-    def persistent_load(self, pid):
-        raise pickle.UnpicklingError(f"persistent object {pid}")
 
 
 def read_lpips_weights(network, convolutions, depths, path=None):
@@ -45,13 +46,16 @@ def read_lpips_weights(network, convolutions, depths, path=None):
         ImportError: If `path` is None and the package is absent.
         ValueError: If the file is not what it should be.
     """
-    path = _installed(network) if path is None else Path(path)
+    path = _installed(network) if path is None else Path(os.path.expanduser(path))
     try:
         with open(path, "rb") as file:
-            content = _ArrayUnpickler(file).load()
-    except (pickle.UnpicklingError, EOFError, TypeError, ValueError, AttributeError) as error:
+            content = PlainUnpickler(_ADMITTED).load(file)
+    except OSError:
+        raise
+    except Exception as error:  # a pickle that is damaged can raise any kind
         raise ValueError(
-            f"Expected {path} to be a pickle of NumPy arrays and nothing else. Received: {error}"
+            f"Expected {path} to be a pickle of NumPy arrays and nothing else. "
+            f"Received: {brief(error)}"
         ) from error
     try:
         net = content[{"alexnet": "AlexNet_0", "vgg16": "VGG16_0"}[network]]
@@ -59,16 +63,19 @@ def read_lpips_weights(network, convolutions, depths, path=None):
         kernels = [(_numbers(x["kernel"], 4), _numbers(x["bias"], 1)) for x in layers]
         heads = [content[f"NetLinLayer_{i}"]["Conv_0"]["kernel"] for i in range(depths)]
         return kernels, [_numbers(head, 4)[0, 0] for head in heads]
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
+    except Exception as error:
         raise ValueError(
-            f"Expected {path} to hold the weights of LPIPS' {network}. Received: {error!r}"
+            f"Expected {path} to hold the weights of LPIPS' {network}. "
+            f"Received: {type(error).__name__}: {brief(error)}"
         ) from error
 
 
 def _numbers(array, dims):
-    if array.dtype.kind != "f" or array.ndim != dims:
-        raise TypeError(f"{array.dtype} of shape {array.shape}")
-    return np.ascontiguousarray(array, "float32")
+    _version, shape, dtype, fortran, content = array.state
+    kind, byteorder = dtype.arguments[0], dtype.state[1]
+    if (kind, byteorder, fortran, len(shape)) != ("f4", "<", False, dims):
+        raise ValueError(f"{brief(kind)} of shape {brief(shape)}")
+    return np.frombuffer(content, "<f4").reshape(shape)
 
 
 def _installed(network):

@@ -5,15 +5,18 @@ module named in it is imported and no function in it is called.
 """
 
 import json
+import math
 from typing import Any
 
 import keras
 
+from keras_vqvae2.files import brief
 from keras_vqvae2.hints import Config
 
 PACKAGE = "keras_vqvae2"
 # State of one training run. KerasHub leaves both out of its presets too.
 _NOT_ARCHITECTURE = ("build_config", "compile_config")
+_MAX_SIZE = 2**22  # bytes
 
 
 def serialize_model(model: Any) -> Config:
@@ -65,15 +68,19 @@ def parse_config(text: str | bytes) -> Config:
         print(error)
     ```
     """
+    if len(text) > _MAX_SIZE:
+        raise ValueError(f"Expected at most {_MAX_SIZE:,} bytes. Received: {len(text):,}")
     try:
-        config = json.loads(text, object_hook=_architecture_only)
+        config = json.loads(
+            text, object_hook=_architecture_only, parse_float=_finite, parse_constant=_finite
+        )
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"Expected a JSON object. Received: {error}") from error
+        raise ValueError(f"Expected a JSON object. Received: {brief(error)}") from error
     is_object = isinstance(config, dict) and isinstance(config.get("config"), dict)
     if not is_object:
         raise ValueError(
             "Expected a serialized Keras object with the keys 'class_name', 'config' and "
-            f"'registered_name'. Received: config={config}"
+            f"'registered_name'. Received: config={brief(config)}"
         )
     registered_class(config)
     unread = list(config["config"].values())
@@ -111,14 +118,21 @@ def registered_class(config: Config) -> type[Any]:
         raise ValueError(
             "Expected a class registered with "
             f"`@keras.saving.register_keras_serializable(package={PACKAGE!r})`. "
-            f"Received: class_name={config.get('class_name')!r}, registered_name={name!r}, "
-            f"module={config.get('module')!r}"
+            f"Received: class_name={brief(config.get('class_name'))}, "
+            f"registered_name={brief(name)}, module={brief(config.get('module'))}"
         )
     return found
 
 
 def _architecture_only(node):
     return {key: value for key, value in node.items() if key not in _NOT_ARCHITECTURE}
+
+
+def _finite(text):
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text[:20]}")
+    return number
 
 
 def _is_dtype_policy(node):

@@ -1,20 +1,26 @@
 """Preset directories on disk: finding, reading, verifying and writing them.
 
     config.json         the class and its constructor arguments
-    metadata.json       versions, parameter count, SHA-256 of every weights file
+    metadata.json       versions, parameter count, SHA-256 of the other files
     model.weights.h5    the weights; or model.weights.json and model_00000.weights.h5, ...
 
 This is KerasHub's format. KerasHub reads nothing of `metadata.json`.
 """
 
 import collections
+import concurrent.futures
 import contextlib
 import datetime
+import errno
 import hashlib
+import io
+import itertools
 import json
+import math
 import os
 import re
 import shutil
+import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -22,8 +28,9 @@ from typing import Any
 
 import h5py
 import keras
+import numpy as np
 
-from keras_vqvae2.files import replacing
+from keras_vqvae2.files import brief, replacing
 from keras_vqvae2.hints import Config, FilePath
 from keras_vqvae2.models.preset_config import parse_config, registered_class, serialize_model
 from keras_vqvae2.version import __version__
@@ -38,6 +45,10 @@ _FILES = re.compile(r"config\.json|metadata\.json|model\.weights\.(h5|json)|mode
 # The parts of a preset that is made of several models.
 _PARTS = re.compile(r"vqvae|prior_\w+")
 _NAME = r"\w[\w.-]*"
+# What file managers leave in the folders that people look into.
+_OF_FILE_MANAGERS = re.compile(r"\.DS_Store|Thumbs\.db|desktop\.ini|\._.*")
+# Python and C functions that building a model may call for each of its weights: ours call 8,000.
+_CALLS_A_WEIGHT = 50_000
 
 
 def locate(preset: str) -> Path | None:
@@ -55,8 +66,10 @@ def locate(preset: str) -> Path | None:
         ImportError: If the package that downloads is absent.
     """
     scheme, separator, handle = preset.partition("://")
-    if not separator:
-        return Path(preset) if Path(preset).is_dir() else None
+    if not separator or scheme not in ("hf", "kaggle"):
+        path = Path(os.path.expanduser(preset))
+        if path.is_dir() or not separator:
+            return path if path.is_dir() else None
     if scheme == "hf" and re.fullmatch(rf"{_NAME}/{_NAME}", handle):
         try:
             import huggingface_hub
@@ -86,7 +99,8 @@ def read_config(directory: FilePath) -> tuple[type[Any], Config]:
 
     Raises:
         FileNotFoundError: If `config.json` or `metadata.json` is missing.
-        ValueError: If `config.json` is not JSON or holds an object of a foreign class.
+        ValueError: If `config.json` is not JSON, holds an object of a foreign class, or is not
+            the file that `metadata.json` describes.
     """
     path = Path(directory) / CONFIG_FILE
     _require(directory, CONFIG_FILE, METADATA_FILE)
@@ -94,6 +108,9 @@ def read_config(directory: FilePath) -> tuple[type[Any], Config]:
         config = parse_config(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"Cannot read {path}. {error}") from error
+    checksums = _checksums(directory)
+    if CONFIG_FILE in checksums:  # not before version 0.2
+        _verify(path, checksums)
     return registered_class(config), config["config"]
 
 
@@ -118,16 +135,115 @@ def verified_weights(directory: FilePath) -> list[Path]:
     else:
         _require(directory, f"{WEIGHTS_FILE} or {SHARDED_WEIGHTS_FILE}")
     _require(directory, METADATA_FILE, *names)
-    checksums = _read_dict(directory / METADATA_FILE).get("sha256", {})
-    for name in names:
-        received = _sha256(directory / name)
-        # A preset that KerasHub saved has no checksums.
-        if checksums and checksums.get(name) != received:
-            raise ValueError(
-                f"{directory / name} is damaged, or not the file that {METADATA_FILE} describes: "
-                f"expected sha256={checksums.get(name)}. Received: sha256={received}"
-            )
+    checksums = _checksums(directory)
+    if checksums:  # A preset that KerasHub saved has none.
+        for name in names:
+            _verify(directory / name, checksums)
     return [directory / name for name in names]
+
+
+def _checksums(directory):
+    return _read_dict(Path(directory) / METADATA_FILE).get("sha256", {})
+
+
+def _verify(path, checksums):
+    received = _sha256(path)
+    if checksums.get(path.name) != received:
+        raise ValueError(
+            f"{path} is damaged, or not the file that {METADATA_FILE} describes: "
+            f"expected sha256={brief(checksums.get(path.name))}. Received: sha256={received!r}"
+        )
+
+
+def build(model_class: type[Any], config: Config, weights: list[Path] | None = None) -> keras.Model:
+    """Builds the model of a config, no larger than its weights.
+
+    Before any memory is allocated the model is built once without values, and its weights are
+    compared with those in the files.
+
+    Args:
+        model_class: The class.
+        config: Its config.
+        weights: What `verified_weights` returned, or None for a model of any size.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: If the weights do not fit, or the class cannot be built from the config.
+    """
+    try:
+        if weights is not None:
+            stored = _stored_shapes(weights)
+            _require_plausible(config, sum(map(math.prod, stored.elements())))
+            shapes = _rehearse(model_class, config, _CALLS_A_WEIGHT * (100 + stored.total()))
+            _require_fit(model_class.__name__, shapes, stored, weights[0])
+        return model_class.from_config(config)
+    except (ValueError, ImportError, OSError):
+        raise
+    # A config from anywhere can make a constructor raise any kind.
+    except Exception as error:
+        raise ValueError(
+            f"Expected a config that a {model_class.__name__} can be built from. "
+            f"Received: {type(error).__name__}: {brief(error)}"
+        ) from error
+
+
+def _require_plausible(config, numbers):
+    """A size, whatever it is called, is not larger than the number of all weights."""
+    limit, unread = max(numbers, 2**20), [config]
+    while unread:
+        value = unread.pop()
+        entries = value.items() if isinstance(value, dict) else [(None, value)]
+        for key, entry in entries:
+            if isinstance(entry, int) and abs(entry) > limit and key != "seed":
+                raise ValueError(
+                    f"Expected no size above {limit:,} in the config of {numbers:,} numbers. "
+                    f"Received: {brief(key)}: {brief(entry)}"
+                )
+            if isinstance(entry, (dict, list, tuple)):
+                unread.extend([entry] if isinstance(entry, dict) else entry)
+
+
+def _rehearse(model_class, config, max_calls):
+    """The shapes of a model's weights, without their values.
+
+    Keras keeps its scopes and its counters of names by thread: those of this one end with it.
+    """
+    count = itertools.count()
+
+    def watch(*_):
+        if next(count) > max_calls:
+            raise ValueError(
+                f"Expected a config of a {model_class.__name__} that fits its weights. Received: "
+                f"one of many more parts, whose building was stopped after {max_calls:,} calls"
+            )
+
+    def shapes():
+        sys.setprofile(watch)
+        try:
+            with keras.StatelessScope(initialize_variables=False):
+                return collections.Counter(
+                    tuple(v.shape) for v in model_class.from_config(config).weights
+                )
+        finally:
+            sys.setprofile(None)
+
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        return thread.submit(shapes).result()
+
+
+def _require_fit(name, expected, received, path):
+    if expected != received:
+        raise ValueError(
+            f"{_misfit(name, path)}Expected {expected.total()} weights, of which these shapes are "
+            f"not in the file: {brief(list(expected - received))}. Received: {received.total()} "
+            f"weights, these shapes too many: {brief(list(received - expected))}"
+        )
+
+
+def _misfit(name, path):
+    return f"The weights in {path} do not fit this config of {name}. "
 
 
 def load_weights(model: keras.Model, paths: list[Path]) -> None:
@@ -140,30 +256,22 @@ def load_weights(model: keras.Model, paths: list[Path]) -> None:
         paths: What `verified_weights` returned.
 
     Raises:
-        ValueError: If a file is truncated or the weights do not fit the model.
+        ValueError: If a file is truncated, a weight is not finite, or they do not fit the model.
     """
-    misfit = f"The weights in {paths[0]} do not fit this config of {type(model).__name__}. "
+    misfit = _misfit(type(model).__name__, paths[0])
     expected = collections.Counter(tuple(v.shape) for v in model.weights)
-    received: collections.Counter[tuple[int, ...]] = collections.Counter()
-    for path in paths:
-        if path.suffix == ".h5":
-            received.update(_stored_shapes(path))
-    if expected != received:
-        raise ValueError(
-            f"{misfit}Expected {expected.total()} weights, of which these shapes are not in the "
-            f"file: {list((expected - received).elements())}. Received: {received.total()} "
-            f"weights, these shapes too many: {list((received - expected).elements())}"
-        )
+    received = _stored_shapes(paths, check_values=True)
+    _require_fit(type(model).__name__, expected, received, paths[0])
     try:
         # Keras only warns of layers inside containers that it leaves as they are.
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             model.load_weights(paths[0])
-    except (ValueError, KeyError, OSError) as error:
-        raise ValueError(f"{misfit}Received: {error}") from error
+    except Exception as error:  # HDF5 files that are made to harm can raise any kind
+        raise ValueError(f"{misfit}Received: {brief(error)}") from error
     skipped = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
     if skipped:
-        raise ValueError(f"{misfit}Received: {skipped}")
+        raise ValueError(f"{misfit}Received: {brief(skipped)}")
 
 
 def write(model, directory, max_shard_size, weights_dtype=None, metadata=None):
@@ -202,13 +310,24 @@ def _write(model, new, max_shard_size, weights_dtype, metadata=None):
         )
     size = 4 * model.count_params() / 1024**3  # GiB of float32
     if max_shard_size is None or size <= max_shard_size:
-        graph.save_weights(new / WEIGHTS_FILE)
+        memory = _MemoryFile()
+        graph.save_weights(memory)
+        (new / WEIGHTS_FILE).write_bytes(memory.getbuffer())
     else:
+        if shutil.disk_usage(new).free < size * 1.01 * 1024**3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         graph.save_weights(new / SHARDED_WEIGHTS_FILE, max_shard_size=max_shard_size)
     if weights_dtype is not None:
         for path in new.glob("*.weights.h5"):
             _store_as(path, weights_dtype)
     _write_description(model, new, model.count_params(), metadata)
+
+
+class _MemoryFile(io.BytesIO):
+    """A file in memory that Keras takes for one of weights: HDF5 crashes on a disk that is full."""
+
+    def __str__(self):
+        return WEIGHTS_FILE
 
 
 def _store_as(path, dtype):
@@ -222,33 +341,35 @@ def _store_as(path, dtype):
             new.require_group(name)
         new[name].attrs.update(item.attrs)
 
-    with replacing(path) as temporary, h5py.File(path) as old, h5py.File(temporary, "w") as new:
+    memory = io.BytesIO()
+    with h5py.File(path) as old, h5py.File(memory, "w") as new:
         new.attrs.update(old.attrs)
         old.visititems(copy)
+    with replacing(path) as temporary:
+        temporary.write_bytes(memory.getbuffer())
 
 
 def _write_description(model, new, parameters, further=None):
-    config = serialize_model(model)
-    weights = sorted(path for path in new.iterdir() if path.is_file())
+    (new / CONFIG_FILE).write_text(json.dumps(serialize_model(model), indent=4))
+    files = sorted(path for path in new.iterdir() if path.is_file())
     metadata = {
         "keras_version": keras.__version__,
         "keras_vqvae2_version": __version__,
         "parameter_count": parameters,
         "date_saved": datetime.datetime.now().strftime("%Y-%m-%d@%H:%M:%S"),
-        "sha256": {path.name: _sha256(path) for path in weights},
+        "sha256": {path.name: _sha256(path) for path in files},
     }
     taken = sorted(set(metadata) & set(further or {}))
     if taken:
         raise ValueError(f"Expected names other than {list(metadata)}. Received: {taken}")
     metadata.update(further or {})
-    (new / CONFIG_FILE).write_text(json.dumps(config, indent=4))
     (new / METADATA_FILE).write_text(json.dumps(metadata, indent=4))
 
 
 @contextlib.contextmanager
 def _replacing(directory):
     """Yields an empty directory that takes the place of `directory` once the block succeeds."""
-    target = Path(directory).resolve()
+    target = Path(os.path.expanduser(directory)).resolve()
     _require_replaceable(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
@@ -260,10 +381,13 @@ def _replacing(directory):
         if target.exists():
             os.rename(target, old)
         os.rename(new, target)
-    except BaseException:
+    except BaseException as error:
         if old.exists():
             os.rename(old, target)  # If even this fails, the staging directory keeps both.
         shutil.rmtree(staging)
+        if isinstance(error, OSError) and error.errno:
+            message = f"Cannot write the preset {target}: {error.strerror}"
+            raise OSError(error.errno, message) from error
         raise
     shutil.rmtree(staging)
 
@@ -272,6 +396,7 @@ def _require_replaceable(target):
     if not target.exists():
         return
     names = sorted(os.listdir(target)) if target.is_dir() else [target.name]
+    names = [name for name in names if not _OF_FILE_MANAGERS.fullmatch(name)]
     parts = [name for name in names if _PARTS.fullmatch(name) and (target / name).is_dir()]
     for name in parts:
         _require_replaceable(target / name)
@@ -306,34 +431,62 @@ def _shard_names(path):
     return sorted(set(names))
 
 
-def _stored_shapes(path):
-    """The shapes of the weights in an HDF5 file; `visititems` follows no links out of it."""
+def _stored_shapes(paths, check_values=False):
+    """Counts the shapes of the weights in HDF5 files, in which nothing is but plain weights."""
+    shapes: collections.Counter[tuple[int, ...]] = collections.Counter()
+    for path in paths:
+        if path.suffix == ".h5":
+            try:
+                with h5py.File(path, "r") as file:
+                    shapes.update(_shapes_in(file, os.path.getsize(path), check_values))
+            except Exception as error:  # HDF5 files that are made to harm can raise any kind
+                raise ValueError(
+                    f"Expected {path} to be a complete HDF5 file of weights. Received: "
+                    f"{os.path.getsize(path)} bytes that are truncated, of another format or "
+                    f"hold something else ({brief(error)})"
+                ) from error
+    return shapes
+
+
+def _shapes_in(file, room, check_values):
     shapes = []
 
     def visit(name, item):
+        nonlocal room
+        if isinstance(item, h5py.Group):
+            for key in item:
+                if not isinstance(item.get(key, getlink=True), h5py.HardLink):
+                    raise ValueError(f"{name}/{key} is a link")
+            return
+        # Keras writes weights in one piece. Elsewhere, not at all, in other pieces or compressed
+        # they can be far larger than the file.
+        is_plain = item.dtype.kind in "fiubV" and item.dtype.names is None and not item.external
+        if not is_plain or item.chunks or item.id.get_storage_size() != item.nbytes:
+            raise ValueError(f"{name} is not plain numbers in one piece")
+        room -= item.nbytes
+        if room < 0:
+            raise ValueError(f"{name} is larger than the file")
         # A file from `save_weights` of a compiled model also holds its optimizer.
-        if isinstance(item, h5py.Dataset) and not name.startswith("optimizer/"):
+        if not name.startswith("optimizer/"):
             shapes.append(item.shape)
+            if check_values and item.dtype.kind == "f" and not np.isfinite(item[()]).all():
+                raise ValueError(f"{name} is not finite")
 
-    try:
-        with h5py.File(path, "r") as file:
-            file.visititems(visit)
-    except OSError as error:
-        raise ValueError(
-            f"Expected {path} to be a complete HDF5 file. Received: {os.path.getsize(path)} bytes "
-            f"that are truncated or of another format ({error})"
-        ) from error
+    visit("", file)
+    file.visititems(visit)  # every object once, whatever links lead to it
     return shapes
 
 
 def _read_dict(path):
     try:
+        if path.stat().st_size > 2**22:
+            raise ValueError(f"{path.stat().st_size:,} bytes")
         value = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"Expected {path} to hold JSON. Received: {error}") from error
+        raise ValueError(f"Expected {path} to hold JSON. Received: {brief(error)}") from error
     is_object = isinstance(value, dict) and isinstance(value.get("sha256", {}), dict)
     if not is_object:
-        raise ValueError(f"Expected {path} to hold a JSON object. Received: {value}")
+        raise ValueError(f"Expected {path} to hold a JSON object. Received: {brief(value)}")
     return value
 
 

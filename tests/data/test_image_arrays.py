@@ -52,7 +52,7 @@ def test_feeds_fit(rng):
         (np.zeros((1, 8, 8, 3), object), {}, "dtype object"),
         (np.zeros((2, 3, 8, 8)), {}, r"channels last. Received: images of shape \(2, 3, 8, 8\)"),
         (np.zeros((2, 8, 8, 3)), {"labels": [1]}, r"2 images.*labels of shape \(1,\)"),
-        (np.zeros((2, 8, 8, 3)), {"labels": [0.5, 1]}, "integer as label.*dtype float64"),
+        (np.zeros((2, 8, 8, 3)), {"labels": [0.5, 1]}, "images, an integer.*dtype float64"),
     ],
 )
 def test_bad_arrays(images, kwargs, message):

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from keras_vqvae2 import VQVAE2, HierarchicalImageGenerator, PixelSnailPrior
+from keras_vqvae2.evaluation import LabelClassifier
 from keras_vqvae2.features import FeatureExtractor
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -22,23 +23,17 @@ OWN = {"seed": 3}
 
 
 @pytest.fixture(scope="module")
-def modules():
-    """`playground` and `label_classifier`, which lie beside the scripts."""
+def playground():
+    """The module, which lies beside the scripts."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(EXAMPLES)
-        import label_classifier
         import playground
 
-        yield playground, label_classifier
+        yield playground
 
 
 @pytest.fixture(scope="module")
-def playground(modules):
-    return modules[0]
-
-
-@pytest.fixture(scope="module")
-def preset(modules, tmp_path_factory):
+def preset(tmp_path_factory):
     """Directory of a tiny generator with two labels, and a classifier that loves bright pixels."""
     keras.utils.set_random_seed(0)
     vqvae = VQVAE2((32, 32, 3), num_embeddings=8, hidden_units=8, residual_units=4)
@@ -51,7 +46,7 @@ def preset(modules, tmp_path_factory):
     generator.save_to_preset(folder)
     weights = np.random.default_rng(0).normal(size=(1281, 2), scale=0.2)
     extractor = FeatureExtractor(None, name="EfficientNetLite0")
-    modules[1].LabelClassifier(extractor, weights, ["cat", "dog"]).save(folder / "classifier.npz")
+    LabelClassifier(extractor, weights, ["cat", "dog"]).save(folder / "classifier.npz")
     return folder
 
 

@@ -26,6 +26,7 @@ def folder(tmp_path, rng):
     return tmp_path
 
 
+FEW = pytest.mark.filterwarnings("ignore:The Fréchet distance of features")  # samples, here
 SMALL = ["--images_per_class=2", "--batch_size=3", "--rates=1,0.5", "--accuracy_epochs=1"]
 
 
@@ -68,6 +69,7 @@ def test_reconstructions_priors_and_nearest_images(folder, measure):
     check_pictures(folder, samples=2, nearest=2, reconstructions=3)
 
 
+@FEW
 def test_samples_with_and_without_rejection_and_a_folder_of_images(folder, measure):
     (folder / "card").mkdir()
     before = {"preset": f"{folder}/generator", "seconds": {}, "nearest": {"samples": 0.5}}
@@ -92,6 +94,22 @@ def test_samples_with_and_without_rejection_and_a_folder_of_images(folder, measu
     expected = rows["training images"]["FD-EfficientNetLite0"]
     assert row["FD-EfficientNetLite0"] == pytest.approx(expected, rel=1e-3)
     assert len(list((folder / "cache").iterdir())) == 2
+
+
+@FEW
+def test_settings_are_compared_and_the_same_command_goes_on(folder, call):
+    flags = [f"--preset={folder}/generator", f"--validation={folder}/validation"]
+    flags += [f"--output={folder}/settings", f"--cache={folder}/cache", "--temperatures=1"]
+    assert call("choose_settings", *flags, "--top_ps=1").code == 0
+    first = (folder / "settings" / "settings.jsonl").read_text()
+    done = call("choose_settings", *flags, "--top_ps=1,0.5")
+    assert done.code == 0 and "which holds 1 pairs" in done.out
+    rows = (folder / "settings" / "settings.jsonl").read_text()
+    assert rows.startswith(first) and [json.loads(row)["top_p"] for row in rows.splitlines()] == [
+        1,
+        0.5,
+    ]
+    assert (folder / "settings" / "settings.md").read_text().rstrip() in done.out
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """The scripts of stage 2."""
 
+import functools
 import json
 import os
 import re
@@ -105,11 +106,10 @@ def test_images_to_codes_to_a_prior_to_images_with_a_kill_on_the_way(tmp_path, r
     process = start("encode_dataset", *flags)
     kill_when(process, lambda: any(killed.glob("*.array_record-*")))
     check_plan(run("encode_dataset", *flags), "2 passes and as many mirrored", killed)
-    source = images_from_folder(images, 16, batch_size=2, labels=True)
+    source = functools.partial(images_from_folder, images, 16, batch_size=2, labels=True)
     encode = {"class_names": class_names(images), "flips": True, "shard_size": 2, "verbose": 0}
-    crops = {"resize": 20, "crop": "random", "flip": True}
-    crops = images_from_folder(images, 16, batch_size=2, labels=True, **crops)
-    encode_dataset(vqvae, source.concatenate(crops), codes, **encode)
+    crops = functools.partial(source, resize=20, crop="random", flip=True)
+    encode_dataset(vqvae, [source, crops], codes, **encode)
     assert files(killed) == files(codes)
     encode_dataset(vqvae, source, codes, "validation", **encode)
 
@@ -143,8 +143,9 @@ def test_images_to_codes_to_a_prior_to_images_with_a_kill_on_the_way(tmp_path, r
     assert bottom.num_classes == 2 and bottom.condition_factors == {"top": 2}
 
     # generate, from parts, then from the preset that it made of them.
-    top = {**bottom.get_config(), "code_shape": (2, 2), "level": "top", "condition_factors": {}}
-    PixelSnailPrior.from_config({**top, "name": "top"}).save_to_preset(tmp_path / "top")
+    top = {"code_shape": (2, 2), "level": "top", "condition_factors": {}, "name": "top"}
+    top = {**bottom.get_config(), **top, "condition_embeddings": {}}
+    PixelSnailPrior.from_config(top).save_to_preset(tmp_path / "top")
     output = tmp_path / "samples"
     flags = ["--images_per_class=2", "--batch_size=3", f"--output={output}"]
     parts = [f"--vqvae={tmp_path}/vqvae", f"--codes={codes}"]

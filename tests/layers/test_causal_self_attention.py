@@ -66,14 +66,14 @@ def test_position_by_position_equals_the_whole_map(rng):
     query = rng.normal(size=(2, 3, 4, 5)).astype("float32")
     source = rng.normal(size=(2, 3, 4, 6)).astype("float32")
     whole = numpy(attention(query, source))
-    cache = attention._cache(2, 3, 4)
+    cache, weights = attention._cache(2, 3, 4), attention._step_weights()
     for row in range(3):
         fixed, left = attention._start_row(cache, row)
         for column in range(4):
             at = (slice(None), row, column)
-            y = attention._step(fixed, left, column, ops.convert_to_tensor(query[at]))
+            y = attention._step(weights, fixed, left, column, ops.convert_to_tensor(query[at]))
             np.testing.assert_allclose(numpy(y), whole[at], atol=1e-5)
-            left = attention._remember(left, column, ops.convert_to_tensor(source[at]))
+            left = attention._remember(weights, left, column, ops.convert_to_tensor(source[at]))
         cache = attention._finish_row(cache, left, row)
 
 
@@ -88,12 +88,13 @@ def test_float16_holds_scores_that_are_in_its_range_once_scaled(rng):
     x[..., 1:] = rng.normal(size=(1, 1, 4, 63))
     whole = numpy(attention(x, x)).astype("float32")
     np.testing.assert_allclose(whole, by_definition(x, x, attention), atol=0.2)
+    weights = attention._step_weights()
     fixed, left = attention._start_row(attention._cache(1, 1, 4), 0)
     for column in range(4):
         here = ops.cast(x[:, 0, column], "float16")
-        y = attention._step(fixed, left, column, here)
+        y = attention._step(weights, fixed, left, column, here)
         np.testing.assert_allclose(numpy(y), whole[:, 0, column], atol=0.2)
-        left = attention._remember(left, column, here)
+        left = attention._remember(weights, left, column, here)
 
 
 def test_int8_projections_are_those_of_the_whole_map(rng):
@@ -108,12 +109,13 @@ def test_int8_projections_are_those_of_the_whole_map(rng):
         projection.quantize("int8")
     whole = numpy(attention(x, x))
     assert 0 < np.abs(whole - exact).max() < 0.05
+    weights = attention._step_weights()
     fixed, left = attention._start_row(attention._cache(2, 1, 4), 0)
     for column in range(4):
         here = ops.convert_to_tensor(x[:, 0, column])
-        y = attention._step(fixed, left, column, here)
+        y = attention._step(weights, fixed, left, column, here)
         np.testing.assert_allclose(numpy(y), whole[:, 0, column], atol=1e-5)
-        left = attention._remember(left, column, here)
+        left = attention._remember(weights, left, column, here)
 
 
 def test_dropout_acts_in_training_only(rng):

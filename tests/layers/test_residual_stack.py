@@ -48,3 +48,18 @@ def test_symbolic_shape():
 def test_bad_sizes(kwargs):
     with pytest.raises(ValueError, match="Received: "):
         ResidualStack(**kwargs)
+
+
+def test_maps_are_channels_last_whatever_keras_is_set_to(rng):
+    x = rng.normal(size=(2, 6, 5, 4)).astype("float32")
+    stack = ResidualStack(residual_units=3, num_blocks=2)
+    expected = ops.convert_to_numpy(stack(x))
+    before = keras.config.image_data_format()
+    keras.config.set_image_data_format("channels_first")
+    try:
+        again = ResidualStack(residual_units=3, num_blocks=2)
+        again.build(x.shape)
+        again.set_weights(stack.get_weights())
+        np.testing.assert_allclose(ops.convert_to_numpy(again(x)), expected, atol=1e-6)
+    finally:
+        keras.config.set_image_data_format(before)

@@ -178,7 +178,7 @@ class CausalBlock(keras.layers.Layer):
     def _step_weights(self) -> TensorTree:
         """The weights of the parts, for `_start_row`, `_step` and `_remember`."""
         weights = {"layers": [layer._step_weights() for layer in self.layers]}
-        names = ("key_block", "query_block", "out_block")
+        names = ("key_block", "query_block", "attention", "out_block")
         for name in names if self.attention_heads else ("gather",):
             weights[name] = getattr(self, name)._step_weights()
         return weights
@@ -244,7 +244,7 @@ class CausalBlock(keras.layers.Layer):
             gather = weights["gather"]
             return ops.matmul(query, gather["row"]) + gather["bias"], x, left, to_cache
         query = self.query_block._point(weights["query_block"], query)
-        attended = self.attention._step(fixed, memory, column, query)
+        attended = self.attention._step(weights["attention"], fixed, memory, column, query)
         return self.out_block._point(weights["out_block"], x, attended), x, left, to_cache
 
     def _remember(
@@ -261,7 +261,7 @@ class CausalBlock(keras.layers.Layer):
             return left
         key = ops.concatenate([raw, features, background], axis=-1)  # (B, raw + C + 2)
         key = self.key_block._point(weights["key_block"], key)
-        memory = self.attention._remember(left["attention"], column, key)
+        memory = self.attention._remember(weights["attention"], left["attention"], column, key)
         return {**left, "attention": memory}
 
     def _finish_row(
