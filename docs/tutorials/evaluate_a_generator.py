@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import keras_vqvae2
-from keras_vqvae2 import features, metrics
+from keras_vqvae2 import evaluation, features, metrics
 
 QUICK = "KERAS_VQVAE2_QUICK" in os.environ  # set by the tests: as little as shows that it runs
 COUNT, BATCH = (8, 8) if QUICK else (160, 16)  # images of a set; images at a time
@@ -58,7 +58,7 @@ rows = {
     "photographs": nats(photographs, labels),
     "wrong labels": nats(photographs, np.roll(labels, 1)),
     "upside down": nats(photographs[:, ::-1], labels),
-    "uniform": dict.fromkeys(vqvae.levels, np.log(vqvae.num_embeddings)),
+    "uniform": {level: np.log(number) for level, number in vqvae.num_embeddings.items()},
 }
 print(f"{'nats a code':>12}  " + "  ".join(f"{level:>6}" for level in vqvae.levels))
 for name, row in rows.items():

@@ -17,7 +17,8 @@ import numpy as np
 from PIL import Image
 
 import keras_vqvae2
-from keras_vqvae2.data import codes_from_tfds, encode_dataset, images_from_folder
+from keras_vqvae2.codes import codes_from_tfds, encode_dataset
+from keras_vqvae2.data import images_from_folder
 
 QUICK = "KERAS_VQVAE2_QUICK" in os.environ  # set by the tests: as little as shows that it runs
 PHOTOGRAPHS, HELD_OUT = Path("photographs"), Path("held_out")  # yours: a folder a class in each
@@ -178,7 +179,7 @@ priors, curves = {}, {}
 for level, factors in (("top", {}), ("bottom", {"top": 2})):
     prior = keras_vqvae2.PixelSnailPrior(
         vqvae.code_shapes()[level],
-        num_embeddings=vqvae.num_embeddings,
+        num_embeddings=vqvae.num_embeddings[level],
         level=level,
         condition_factors=factors,
         num_classes=len(classes),
