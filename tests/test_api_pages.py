@@ -1,11 +1,9 @@
-"""Every public name stands on an API page, and every page of docs/ in the navigation."""
+"""Every public name stands on one API page, and every page of docs/ in the navigation."""
 
 import pkgutil
 import re
 from pathlib import Path
 from types import ModuleType
-
-import pytest
 
 import keras_vqvae2
 
@@ -36,20 +34,25 @@ def public_names():
                 yield value, f"{namespace.__name__}.{name}"
 
 
-@pytest.mark.parametrize("value", [pytest.param(v, id=name) for v, name in public_names()])
-def test_public_name_is_on_an_api_page(value):
+def test_public_names_are_on_one_api_page():
     pages = [page for page in PAGES if page.startswith("api/")]
-    assert sum(value is shown for page in pages for shown in directives(page).values()) == 1
+    shown = [value for page in pages for value in directives(page).values()]
+    times = {name: sum(value is s for s in shown) for value, name in public_names()}
+    assert len(times) > 70
+    assert {name: count for name, count in times.items() if count != 1} == {}
 
 
 def test_navigation_is_the_pages():
     assert sorted(NAVIGATION) == sorted(PAGES)
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_links_to_api_pages_lead_to_an_object(page):
-    for target, anchor in LINK.findall(PAGES[page]):
-        api_page = str((DOCS / page).parent.joinpath(target).resolve().relative_to(DOCS))
-        shown = directives(api_page)
-        owner, _, member = anchor.rpartition(".")
-        assert anchor in shown or hasattr(shown.get(owner), member), anchor
+def test_links_to_api_pages_lead_to_an_object():
+    lost = []
+    for page, text in PAGES.items():
+        for target, anchor in LINK.findall(text):
+            api_page = str((DOCS / page).parent.joinpath(target).resolve().relative_to(DOCS))
+            shown = directives(api_page)
+            owner, _, member = anchor.rpartition(".")
+            if anchor not in shown and not hasattr(shown.get(owner), member):
+                lost.append((page, target, anchor))
+    assert lost == []
