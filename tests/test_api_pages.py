@@ -1,4 +1,4 @@
-"""Every public name stands on an API page, and every page of docs/ in the navigation."""
+"""Every public name stands on one API page, and every page of docs/ in the navigation."""
 
 import pkgutil
 import re
@@ -34,13 +34,12 @@ def public_names():
                 yield value, f"{namespace.__name__}.{name}"
 
 
-def test_public_names_are_on_one_api_page_each():
-    pages = [directives(page).values() for page in PAGES if page.startswith("api/")]
-    counts = {
-        name: sum(value is shown for page in pages for shown in page)
-        for value, name in public_names()
-    }
-    assert {name: count for name, count in counts.items() if count != 1} == {}
+def test_public_names_are_on_one_api_page():
+    pages = [page for page in PAGES if page.startswith("api/")]
+    shown = [value for page in pages for value in directives(page).values()]
+    times = {name: sum(value is s for s in shown) for value, name in public_names()}
+    assert len(times) > 70
+    assert {name: count for name, count in times.items() if count != 1} == {}
 
 
 def test_navigation_is_the_pages():
@@ -48,9 +47,12 @@ def test_navigation_is_the_pages():
 
 
 def test_links_to_api_pages_lead_to_an_object():
+    lost = []
     for page, text in PAGES.items():
         for target, anchor in LINK.findall(text):
             api_page = str((DOCS / page).parent.joinpath(target).resolve().relative_to(DOCS))
             shown = directives(api_page)
             owner, _, member = anchor.rpartition(".")
-            assert anchor in shown or hasattr(shown.get(owner), member), (page, anchor)
+            if anchor not in shown and not hasattr(shown.get(owner), member):
+                lost.append((page, target, anchor))
+    assert lost == []

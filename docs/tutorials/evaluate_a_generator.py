@@ -58,7 +58,7 @@ rows = {
     "photographs": nats(photographs, labels),
     "wrong labels": nats(photographs, np.roll(labels, 1)),
     "upside down": nats(photographs[:, ::-1], labels),
-    "uniform": dict.fromkeys(vqvae.levels, np.log(vqvae.num_embeddings)),
+    "uniform": {level: np.log(number) for level, number in vqvae.num_embeddings.items()},
 }
 print(f"{'nats a code':>12}  " + "  ".join(f"{level:>6}" for level in vqvae.levels))
 for name, row in rows.items():

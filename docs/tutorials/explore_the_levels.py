@@ -49,7 +49,7 @@ codes = vqvae.encode(photographs)
 pixels = photographs / 255.0
 bits = 0
 for level, values in codes.items():
-    bits += math.prod(values.shape[1:]) * math.log2(vqvae.num_embeddings)
+    bits += math.prod(values.shape[1:]) * math.log2(vqvae.num_embeddings[level])
     print(f"{level:>6}: {values.shape} {values.dtype}, codes {values.min()} to {values.max()}")
 print(f"{bits / 8:,.0f} bytes an image; its pixels are {photographs[0].nbytes:,} bytes")
 print(f"{bits / math.prod(photographs.shape[1:3]):.2f} bits a pixel")
@@ -60,9 +60,7 @@ print(f"{bits / math.prod(photographs.shape[1:3]):.2f} bits a pixel")
 # codebook spreads most become red, green and blue, and codes that are alike look alike.
 
 # %%
-colours = {
-    level: code_colours(vqvae.get_layer(f"quantizer_{level}").codebook) for level in vqvae.levels
-}
+colours = {level: code_colours(layer.codebook) for level, layer in vqvae.quantizers.items()}
 maps = {
     f"{level} codes, {values.shape[1]}x{values.shape[2]}": colours[level][values]
     for level, values in codes.items()
@@ -147,7 +145,8 @@ figure, axes = plt.subplots(1, len(codes), figsize=(7, 3.2), layout="constrained
 for axis, (level, values) in zip(axes, codes.items()):
     changed = {name: value[:1].copy() for name, value in codes.items()}
     middle = values.shape[1] // 2
-    changed[level][0, middle, middle] = (values[0, middle, middle] + 1) % vqvae.num_embeddings
+    other_code = (values[0, middle, middle] + 1) % vqvae.num_embeddings[level]
+    changed[level][0, middle, middle] = other_code
     difference = np.abs(vqvae.decode(changed) - rows["both levels"][:1])[0].mean(axis=-1)
     area = np.ptp(np.argwhere(difference > 1e-4), axis=0) + 1
     axis.imshow(difference, cmap="magma")
@@ -166,13 +165,13 @@ plt.show()
 
 # %%
 for level, values in codes.items():
-    usage = keras_vqvae2.metrics.CodebookUsage(vqvae.num_embeddings)
-    perplexity = keras_vqvae2.metrics.CodebookPerplexity(vqvae.num_embeddings)
+    usage = keras_vqvae2.metrics.CodebookUsage(vqvae.num_embeddings[level])
+    perplexity = keras_vqvae2.metrics.CodebookPerplexity(vqvae.num_embeddings[level])
     usage.update_state(values)
     perplexity.update_state(values)
     print(
         f"{level:>6}: {values.size:,} codes, {float(usage.result()):.0%} of the codebook in use, "
-        f"perplexity {float(perplexity.result()):.0f} of {vqvae.num_embeddings}"
+        f"perplexity {float(perplexity.result()):.0f} of {vqvae.num_embeddings[level]}"
     )
 
 # %% [markdown]
@@ -184,7 +183,7 @@ for level, values in codes.items():
 # What does a code look like? A small map of one code alone, decoded:
 
 # %%
-counts = np.bincount(codes["top"].ravel(), minlength=vqvae.num_embeddings)
+counts = np.bincount(codes["top"].ravel(), minlength=vqvae.num_embeddings["top"])
 frequent = np.argsort(-counts)[:24]
 patches = vqvae.decode({"top": np.broadcast_to(frequent[:, None, None], (24, 4, 4))})
 show({"the 24 most frequent top codes": patches[:, 8:24, 8:24]})
@@ -196,12 +195,11 @@ show({"the 24 most frequent top codes": patches[:, 8:24, 8:24]})
 # %%
 figure, axes = plt.subplots(1, len(codes), figsize=(9, 4), layout="constrained")
 for axis, (level, values) in zip(axes, codes.items()):
-    layer = vqvae.get_layer(f"quantizer_{level}")
-    codebook = keras.ops.convert_to_numpy(layer.codebook)
+    codebook = keras.ops.convert_to_numpy(vqvae.quantizers[level].codebook)
     vectors = codebook - codebook.mean(axis=0)
     _, spread, directions = np.linalg.svd(vectors, full_matrices=False)
     x, y = (vectors @ directions[:2].T).T
-    counts = np.bincount(values.ravel(), minlength=vqvae.num_embeddings)
+    counts = np.bincount(values.ravel(), minlength=vqvae.num_embeddings[level])
     axis.scatter(x, y, s=4 + 2 * counts, c=colours[level], alpha=0.8)
     explained = (spread[:2] ** 2).sum() / (spread**2).sum()
     axis.set_title(f"{level}: {explained:.0%} of the spread in this plane", fontsize=9)

@@ -11,7 +11,6 @@
 import os
 from pathlib import Path
 
-import keras
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -158,13 +157,7 @@ show(
 # %%
 extractor = keras_vqvae2.features.efficientnet_lite0()
 folder = Path(keras_vqvae2.__file__).parents[1] / "examples" / "classifiers"
-weights = np.load(folder / "clothing_64.npz")["weights"].astype("float32")  # (1281, 10)
-
-
-def classify(images):
-    logits = extractor(images) @ weights[:-1] + weights[-1]
-    return keras.ops.convert_to_numpy(keras.ops.softmax(logits))
-
+classify = keras_vqvae2.evaluation.LabelClassifier.load(folder / "clothing_64.npz", extractor)
 
 labels = np.repeat(names, CANDIDATES).tolist()
 kept = generator.generate_best(

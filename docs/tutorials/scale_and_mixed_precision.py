@@ -90,7 +90,7 @@ def largest_difference(model, other):
 half = keras_vqvae2.VQVAE2.from_preset("vqvae2_clothing_64", dtype="mixed_bfloat16")
 full = keras_vqvae2.VQVAE2.from_preset("vqvae2_clothing_64")
 print("convolutions:", half.get_layer("encoder_top").compute_dtype)
-print("codebook:    ", half.get_layer("quantizer_top").codebook.dtype)
+print("codebook:    ", half.quantizers["top"].codebook.dtype)
 
 codes, expected = half.encode(photographs), full.encode(photographs)
 for level in codes:

@@ -179,7 +179,7 @@ priors, curves = {}, {}
 for level, factors in (("top", {}), ("bottom", {"top": 2})):
     prior = keras_vqvae2.PixelSnailPrior(
         vqvae.code_shapes()[level],
-        num_embeddings=vqvae.num_embeddings,
+        num_embeddings=vqvae.num_embeddings[level],
         level=level,
         condition_factors=factors,
         num_classes=len(classes),

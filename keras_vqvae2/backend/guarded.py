@@ -1,4 +1,22 @@
-"""What the guarded updates of the three backends share."""
+"""The guarded update: what is the same in `backend.guarded_update` of the three backends.
+
+`guarded_update(forward, variables, optimizer, state=(), finite=True)` is the body of a training
+step: a forward pass, its gradients, one test for finite numbers, the update. It runs inside of
+`GuardedModel.train_batch`, once for each optimizer.
+
+Args:
+    forward: Function without arguments that returns `(loss, outputs)`: float32 of shape `()`, and
+        any tensors, without gradients afterwards.
+    variables: The trainable variables of this update.
+    optimizer: What updates them. Where there are several, their variables are those of
+        `model.optimizer`, which Keras hands around (`tests/models/test_guarded_model.py`).
+    state: Variables that the forward pass moves, such as sums of codebooks: they get their old
+        values back if the step does not count.
+    finite: Boolean of shape `()`, a further condition, such as that of the update before.
+
+Returns:
+    `Update`. The loss is that of this replica; gradients are means over all.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
