@@ -55,7 +55,9 @@ def test_links_and_pictures_are_there():
     targets = [
         page.parent / target
         for page in PAGES
-        for target in re.findall(r"(?:\]\(|^\[[^\]]+\]: )([^)#\s]+)", page.read_text(), re.MULTILINE)
+        for target in re.findall(
+            r"(?:\]\(|^\[[^\]]+\]: )([^)#\s]+)", page.read_text(), re.MULTILINE
+        )
         if "://" not in target
     ]
     assert len(targets) > 100

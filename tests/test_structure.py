@@ -62,9 +62,9 @@ def room_imports():
     found = {}
     for module, target, *_ in imports():
         names = target.split(".")
-        if names[0] == "keras_vqvae2" and module != "__init__.py":
-            if names[1] != room(module):
-                found.setdefault(room(module), set()).add(names[1])
+        own = names[0] == "keras_vqvae2" and module != "__init__.py"
+        if own and names[1] != room(module):
+            found.setdefault(room(module), set()).add(names[1])
     return found
 
 

@@ -181,6 +181,8 @@ class TrainingCheckpoint(keras.callbacks.Callback):
 
 
 class _Commit(keras.callbacks.Callback):
+    """Ends an epoch of a `TrainingCheckpoint` when the callbacks before it have ended theirs."""
+
     def __init__(self, checkpoint):
         super().__init__()
         self.checkpoint = checkpoint
