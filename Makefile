@@ -26,7 +26,7 @@ docs: $(VENV)/docs.stamp  ## docs/, with its tutorials run, and the API, into si
 test: lint  ## every fast test, on the three backends
 	@for backend in $(BACKENDS); do \
 		echo "== $$backend"; \
-		KERAS_BACKEND=$$backend TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m pytest \
+		OMP_NUM_THREADS=1 KERAS_BACKEND=$$backend TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m pytest \
 			-n $(WORKERS) -m "not slow" $(PYTEST_ARGS) || exit 1; \
 	done
 

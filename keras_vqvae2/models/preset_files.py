@@ -199,7 +199,13 @@ def _require_plausible(config, numbers, arrays):
     """No size is larger than the number of all weights, no count of parts than that of arrays."""
     limit, parts = max(numbers, 2**20), max(arrays, 64)
     counts = {"num_blocks": 1, "block_layers": 1}
-    for key, value in _integers("config", config):
+    sizes = list(_integers("config", config))
+    if len(sizes) > 16 * parts:
+        raise ValueError(
+            f"Expected at most {16 * parts:,} sizes beside {arrays:,} weights. "
+            f"Received: {len(sizes):,}"
+        )
+    for key, value in sizes:
         is_count = str(key).endswith(("_blocks", "_layers")) or key == "num_levels"
         if is_count and key in counts:
             counts[key], value = value, max(value, math.prod({**counts, key: value}.values()))

@@ -438,7 +438,7 @@ def test_bfloat16_is_finite_too(tmp_path):
     [
         ({"units": [4, 10**9]}, "no size above 1,048,576"),
         ({"units": [4, 10**6]}, "do not fit"),
-        ({"units": [4] * 20_000}, "many more parts"),
+        ({"units": [4] * 20_000}, "at most 1,024 sizes"),
         ({"units": [4, 4, -1]}, "Received"),
         ({"units": "four"}, "Received"),
         ({"units": None}, "Received"),
