@@ -176,8 +176,16 @@ def build(model_class: type[Any], config: Config, weights: list[Path] | None = N
         if weights is not None:
             stored = _stored_shapes(weights)
             _require_plausible(config, sum(map(math.prod, stored.elements())), stored.total())
-            shapes = _rehearse(model_class, config)
-            _require_fit(model_class.__name__, shapes, stored, weights[0])
+            # Of an int8 model the form before it was quantized, whose arrays are fewer.
+            plain = {name: value for name, value in config.items() if name != "int8_layers"}
+            shapes = _rehearse(model_class, plain)
+            if not config.get("int8_layers"):
+                _require_fit(model_class.__name__, shapes, stored, weights[0])
+            elif shapes - stored:
+                raise ValueError(
+                    f"{_misfit(model_class.__name__, weights[0])}Expected the shapes "
+                    f"{brief(list(shapes - stored))} too. Received: a file without them"
+                )
         return model_class.from_config(config)
 
 
