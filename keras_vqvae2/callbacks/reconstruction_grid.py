@@ -41,6 +41,11 @@ class ReconstructionGrid(keras.callbacks.Callback):
         if every < 1:
             raise ValueError(f"Expected a positive number of epochs. Received: every={every}")
         self.images = to_unit_floats(np.asarray(images))
+        if self.images.ndim != 4 or self.images.shape[-1] not in (1, 3):
+            raise ValueError(
+                "Expected images of shape (N, H, W, C) with one or three channels, which a picture "
+                f"can show. Received: shape {self.images.shape}"
+            )
         self.directory = Path(directory)
         self.every = every
 

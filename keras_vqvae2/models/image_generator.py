@@ -403,12 +403,13 @@ class HierarchicalImageGenerator:
         if dtype is not None:
             options["dtype"] = dtype
         vqvae = VQVAE2.from_preset(directory / "vqvae", **options)
+        # Random weights make other codes than those that the priors were trained on.
+        unlike: dict[str, Any] = {} if load_weights else {"codes_fingerprint": None}
         priors = {
-            level: CodePrior.from_preset(directory / f"prior_{level}", **options)
+            level: CodePrior.from_preset(directory / f"prior_{level}", **options, **unlike)
             for level in vqvae.levels
         }
-        with preset_files.building(model_class):
-            names = config["label_names"] if label_names is None else label_names
+        names = config["label_names"] if label_names is None else label_names
             return model_class(vqvae, priors, names, {**config["settings"], **(settings or {})})
 
     def save_to_preset(

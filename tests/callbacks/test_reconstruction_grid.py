@@ -31,3 +31,8 @@ def test_a_row_for_each_number_of_levels(rng):
 def test_bad_interval():
     with pytest.raises(ValueError, match="every=0"):
         ReconstructionGrid(np.zeros((1, 8, 8, 3)), "pictures", every=0)
+
+
+def test_channels_that_no_picture_shows_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"one or three channels.*\(2, 16, 16, 2\)"):
+        ReconstructionGrid(np.zeros((2, 16, 16, 2)), tmp_path)

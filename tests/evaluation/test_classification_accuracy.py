@@ -161,7 +161,7 @@ def test_bad_data(colours):
     cases = [
         ((images, labels + 1), colours, r"integer labels in \[0, 3\).*Received: \[1 2 3\]"),
         (colours, (images, labels * 1.0), "dtype float64"),
-        (colours, (images, labels[:5]), "an integer as label of each of the 48 images"),
+        (colours, (images, labels[:5]), "a label for each of the 48 images, an integer"),
         ((images[..., :1], labels), colours, r"shape \(N, H, W, 3\). Received: .*10, 1\)"),
         ((2 * images, labels), colours, r"floats in \[0, 1\]"),
         (dataset.repeat(), colours, "data set of known length.*Received: cardinality -1"),

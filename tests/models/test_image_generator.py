@@ -261,3 +261,12 @@ def test_bundled_generators(name):
     for prior in generator.priors.values():
         prior.compile()
         assert prior.evaluate(codes, verbose=0, return_dict=True)["loss"] < 5.0
+
+
+def test_a_preset_without_weights_and_with_other_settings():
+    settings = {"top": {"temperature": 0.8}}
+    made = HierarchicalImageGenerator.from_preset(
+        "clothing_64", load_weights=False, settings=settings
+    )
+    assert made.settings["top"] == {"temperature": 0.8}
+    assert {prior.codes_fingerprint for prior in made.priors.values()} == {None}
