@@ -409,7 +409,8 @@ class HierarchicalImageGenerator:
             level: CodePrior.from_preset(directory / f"prior_{level}", **options, **unlike)
             for level in vqvae.levels
         }
-        names = config["label_names"] if label_names is None else label_names
+        with preset_files.building(model_class):
+            names = config["label_names"] if label_names is None else label_names
             return model_class(vqvae, priors, names, {**config["settings"], **(settings or {})})
 
     def save_to_preset(
