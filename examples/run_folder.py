@@ -203,6 +203,12 @@ def callbacks(output, epoch, step, parallel):
     return [keras.callbacks.CSVLogger(output / "log.csv", append=epoch > 0), checkpoint]
 
 
+def committing(callbacks):
+    """The callbacks, and behind them what makes the files of an epoch count together."""
+    kind = keras_vqvae2.callbacks.TrainingCheckpoint
+    return [*callbacks, next(c for c in callbacks if isinstance(c, kind)).commit]
+
+
 def _forget_unfinished_epochs(log, epoch):
     """Drops the rows of epochs that a kill separated from their checkpoint."""
     if not log.exists():
@@ -210,7 +216,11 @@ def _forget_unfinished_epochs(log, epoch):
     with open(log, newline="") as file:
         reader = csv.DictReader(file)
         rows = [row for row in reader if row["epoch"].isdigit() and int(row["epoch"]) < epoch]
+        names = reader.fieldnames
+    if not names:  # killed in its first epoch
+        log.unlink()
+        return
     with replacing(log) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, reader.fieldnames)
+        writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(rows)

@@ -207,7 +207,7 @@ def train(parallel):
         epochs=epochs,
         initial_epoch=epoch,
         steps_per_epoch=per_epoch,
-        callbacks=callbacks,
+        callbacks=run_folder.committing(callbacks),
         verbose=verbose,
         **fit_options,
     )

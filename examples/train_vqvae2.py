@@ -128,7 +128,7 @@ def train(parallel):
         epochs=epochs,
         initial_epoch=epoch,
         steps_per_epoch=per_epoch,
-        callbacks=callbacks,
+        callbacks=run_folder.committing(callbacks),
         verbose="auto" if first else 0,
         **fit_options,
     )
