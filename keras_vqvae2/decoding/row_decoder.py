@@ -47,11 +47,9 @@ class RowDecoder:
             labels: None, or int32 of shape `(batch,)`.
 
         Yields:
-            Pairs `(codes, logits)`: an int32 array `(batch, columns)` and a float32 tensor
-            `(batch, columns, num_embeddings)`.
-
-        Raises:
-            ValueError: If a code cannot be drawn, since its logits are not finite.
+            Pairs `(codes, logits)`, int32 `(batch, columns)` and float32
+            `(batch, columns, num_embeddings)`, as tensors. A code is -1 where its logits are not
+            finite.
         """
         if sampling.kind not in self._compiled:
             self._compiled[sampling.kind] = backend.compile_function(
@@ -74,12 +72,6 @@ class RowDecoder:
             state, codes, logits = draw_row(
                 weights, state, row_number, *maps, parameters, above, labels
             )
-            codes = ops.convert_to_numpy(codes)
-            if (codes < 0).any():
-                raise ValueError(
-                    "Expected finite logits to draw codes from. Received: logits of row "
-                    f"{row} that are not finite"
-                )
             yield codes, logits
 
     def cache_bytes(self, batch: int) -> int:

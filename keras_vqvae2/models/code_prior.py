@@ -333,7 +333,8 @@ class CodePrior(PresetModel):
 
         Yields:
             Pairs `(rows, codes)` in any order: a row's number or a slice of rows, and their codes,
-            int32 of shape `(batch, columns)` or `(batch, rows, columns)`.
+            int32 of shape `(batch, columns)` or `(batch, rows, columns)`; negative where logits
+            are not finite, as `Sampling.draw` gives them.
         """
         raise TypeError(f"{type(self).__name__} does not say how it draws codes.")
 
@@ -412,6 +413,11 @@ class CodePrior(PresetModel):
                 part = drawn[start : start + size]
                 for rows, new in self._draw_codes(sampling, inputs, uniforms):
                     part[:, rows] = ops.convert_to_numpy(new)[: len(part)]
+                    if (part[:, rows] < 0).any():
+                        raise ValueError(
+                            "Expected finite logits to draw codes from. Received: logits of "
+                            f"{self.level!r}, rows {rows}, that are not finite"
+                        )
                     progress.update(1 if isinstance(rows, int) else part[:, rows].shape[1])
         return drawn
 

@@ -116,8 +116,8 @@ def registered_class(config: Config) -> type[Any]:
     # `registered_name`, so both must name the same class.
     if not isinstance(found, type) or found.__name__ != config.get("class_name"):
         raise ValueError(
-            "Expected a class registered with "
-            f"`@keras.saving.register_keras_serializable(package={PACKAGE!r})`. "
+            "Expected a class registered with `@keras.saving.register_keras_serializable`, and "
+            f"imported: one of {PACKAGE}, or a model, quantizer or loss derived from its bases. "
             f"Received: class_name={brief(config.get('class_name'))}, "
             f"registered_name={brief(name)}, module={brief(config.get('module'))}"
         )

@@ -47,7 +47,6 @@ _PARTS = re.compile(r"vqvae|prior_\w+")
 _NAME = r"\w[\w.-]*"
 # What file managers leave in the folders that people look into.
 _OF_FILE_MANAGERS = re.compile(r"\.DS_Store|Thumbs\.db|desktop\.ini|\._.*")
-# Python and C functions that building a model may call for each of its weights: ours call 8,000.
 _BFLOAT16 = np.dtype("V2")  # as h5py sees it
 
 

@@ -197,6 +197,14 @@ def test_other_requests_are_refused(prior, codes, changes, message):
         prior.generate(**{"num_samples": 6, **request_of(codes), **changes})
 
 
+def test_a_prior_that_diverged_draws_nothing(kind, codes):
+    prior = make(kind)
+    for variable in prior.trainable_variables:
+        variable.assign(np.full(variable.shape, np.nan))
+    with pytest.raises(ValueError, match="Expected finite logits.*'bottom'"):
+        prior.generate(6, **request_of(codes))
+
+
 # === Through generator and likelihood ===
 
 
