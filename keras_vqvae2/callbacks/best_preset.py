@@ -1,4 +1,5 @@
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ class BestPreset(keras.callbacks.Callback):
         self.patience = patience
         self.metadata = metadata
         self.mode = mode
+        self._begun = False
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         self._best = self.best()
@@ -77,10 +79,9 @@ class BestPreset(keras.callbacks.Callback):
         if self.monitor not in logs:
             raise ValueError(f"Expected {self.monitor!r} to watch. Received: {sorted(logs)}")
         value, best = float(logs[self.monitor]), self._best["value"]
-        # A first epoch that is not finite is kept too: it is what there is.
-        if best is not None and not self._sign * value < self._sign * best:
-            if self.patience is not None and epoch + 1 - self._best["epoch"] >= self.patience:
-                self.model.stop_training = True
+        counts = math.isfinite(value) and not math.isnan(logs.get("loss", 0.0))
+        if not counts or (best is not None and not self._sign * value < self._sign * best):
+            self.model.stop_training = self.model.stop_training or self.is_over(epoch + 1)
             return
         self._best = {"epoch": epoch + 1, "value": value}
         if backend.process_index() > 0:
@@ -89,6 +90,14 @@ class BestPreset(keras.callbacks.Callback):
             self.model.save_to_preset(self.directory / "preset", metadata=self.metadata)
         with replacing(self.directory / "best.json") as temporary:
             temporary.write_text(json.dumps({"epoch": epoch + 1, self.monitor: value}))
+
+    def is_over(self, epochs: int) -> bool:
+        """Whether a run ends after so many epochs, since `patience` of them were no better.
+
+        A run that is resumed asks before it trains on: it may have been stopped after its last one.
+        """
+        best = self._best if self._begun else self.best()
+        return self.patience is not None and epochs - best["epoch"] >= self.patience
 
     def best(self) -> dict[str, Any]:
         """Dict of `epoch`, from 1 on, and `value`; epoch 0 and None if there is none yet."""
