@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_vqvae2 import backend
-from keras_vqvae2.files import replacing
+from keras_vqvae2.files import clear_unfinished, replacing
 from keras_vqvae2.hints import FilePath
 
 
@@ -63,6 +63,9 @@ class BestPreset(keras.callbacks.Callback):
         self._begun = False
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        if backend.process_index() == 0:
+            for name in ("preset", "best.json"):
+                clear_unfinished(self.directory / name)
         self._best = self.best()
         self._begun = False
         names = {m.name: getattr(m, "_direction", "down") for m in self.model.metrics}
@@ -72,6 +75,8 @@ class BestPreset(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         if not self._begun and self._best["epoch"] > epoch:
             self._best = {"epoch": 0, "value": None}
+            if backend.process_index() == 0:
+                (self.directory / "best.json").unlink(missing_ok=True)
         self._begun = True
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
