@@ -13,24 +13,21 @@ dates and seconds may differ. Exits with 1 if anything does.
 Every run is a fork of this process, which has imported what they need and computed nothing. Linux.
 """
 
-import json
 import os
 import random
-import re
 import runpy
 import shutil
 import signal
 import sys
 import tempfile
 import time
-import zipfile
 from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import h5py
+import compare_runs
 import measure
 import numpy as np
 from absl import app, flags
@@ -39,7 +36,6 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 SCRIPTS = ("train_vqvae2", "encode_dataset", "train_prior")
 SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM}
 WRITES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir")  # and files opened to write
-DATES = {"seconds", "date_saved", "sha256"}
 RECIPES = {
     "train_vqvae2": """
 import keras
@@ -147,46 +143,6 @@ class Run:
             time.sleep(0.002)
 
 
-def content(folder):
-    """What is compared of a folder, by file."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() or path.name[0] == ".")
-    return {str(path.relative_to(folder)): _content(path) for path in files}
-
-
-def _content(path):
-    if path.suffix == ".keras":
-        with zipfile.ZipFile(path) as archive:
-            parts = {name: archive.read(name) for name in archive.namelist()}
-        parts.pop("metadata.json")
-        # Numbers of objects that share a part are addresses in memory.
-        parts["config.json"] = re.sub(rb'"shared_object_id": \d+', b"", parts["config.json"])
-        with zipfile.ZipFile(path) as archive, archive.open("model.weights.h5") as file:
-            parts["model.weights.h5"] = _arrays(file)
-        return parts
-    if path.suffix == ".h5":
-        return _arrays(path)
-    if path.name in ("metrics.json", "metadata.json"):
-        return {k: v for k, v in json.loads(path.read_text()).items() if k not in DATES}
-    return path.read_bytes() if path.is_file() else "a folder"
-
-
-def _arrays(file):
-    arrays = {}
-
-    def add(name, item):
-        if isinstance(item, h5py.Dataset):
-            arrays[name] = (str(item.dtype), item.shape, np.array(item).tobytes())
-
-    with h5py.File(file) as weights:
-        weights.visititems(add)
-    return arrays
-
-
-def differences(folder, expected):
-    found = content(folder)
-    return [name for name in {**found, **expected} if found.get(name) != expected.get(name)]
-
-
 def prepare(folder):
     """Writes images, recipes, a VQVAE2 and its codes; what computes does so in a fork."""
     from PIL import Image
@@ -256,7 +212,7 @@ class Trials:
         if whole.wait():
             sys.exit(f"kills: {whole.log.read_text()}")
         self.writes, self.seconds = list(whole.events), whole.seconds
-        self.expected = content(whole.output)
+        self.expected = compare_runs.content(whole.output)
         shutil.rmtree(whole.output)
         self.failures = []
 
@@ -265,7 +221,7 @@ class Trials:
 
     def _end(self, run, where):
         """Compares what a run ended with."""
-        what = differences(run.output, self.expected)
+        what = compare_runs.differences(run.output, self.expected)
         if what:
             self.failures.append(f"{self.script}, {where}: {what[:5]} differ; see {run.output}")
             print(self.failures[-1], file=sys.stderr, flush=True)
