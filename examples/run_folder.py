@@ -180,40 +180,44 @@ def restore_or_build(output, build, plan, parallel):
             f"{output} holds a run ({runs[-1].name}): add --resume to go on with it, or choose "
             "another --output."
         )
-    _keep_plan(output / "plan.json", plan, bool(runs), parallel)
+    path = output / "plan.json"
+    if runs and path.exists():
+        keep_plan(path, {name: plan[name] for name in plan if name not in MAY_CHANGE})
     model, epoch, step = keras_vqvae2.callbacks.TrainingCheckpoint.restore(output)
     if model is None:
-        return build(), 0, 0
+        precision = FLAGS.precision or keras.config.dtype_policy().name
+    else:
+        _check_place(output, epoch, step, plan)
+        precision = model.dtype_policy.name
+        if FLAGS.precision not in (None, precision):
+            raise ValueError(
+                f"Expected --precision={precision}, with which the run in {output} was begun. "
+                f"Received: --precision={FLAGS.precision}"
+            )
+    if parallel.process_index == 0:
+        if model is None:  # what is there is of a run that came to no checkpoint
+            path.unlink(missing_ok=True)
+            clear_unfinished(path)
+        changes = keep_plan(path, {**plan, "precision": precision}, MAY_CHANGE)
+        for name, (before, now) in changes.items():
+            print(f"change: goes on with {name}={now!r}, no longer {before!r}", flush=True)
+    return build() if model is None else model, epoch, step
+
+
+def _check_place(output, epoch, step, plan):
+    """Raises `ValueError` if a run has made steps that it is not to make."""
     per_epoch = plan["steps_per_epoch"]
     if step >= per_epoch:
         raise ValueError(
             f"Expected more than the {step} steps an epoch after which the run in {output} was "
             f"stopped. Received: steps_per_epoch={per_epoch}"
         )
-    done = epoch * per_epoch + step
-    if done > -(-plan["steps"] // per_epoch) * per_epoch:
+    done, epochs = epoch * per_epoch + step, -(-plan["steps"] // per_epoch)
+    if done > epochs * per_epoch:
         raise ValueError(
             f"Expected at least the {done} steps that the run in {output} has made. "
             f"Received: steps={plan['steps']}"
         )
-    if FLAGS.precision not in (None, model.dtype_policy.name):
-        raise ValueError(
-            f"Expected --precision={model.dtype_policy.name}, with which the run in {output} was "
-            f"begun. Received: --precision={FLAGS.precision}"
-        )
-    return model, epoch, step
-
-
-def _keep_plan(path, plan, begun, parallel):
-    if FLAGS.precision or not begun:  # a run that goes on has the one that it was begun with
-        plan = {**plan, "precision": FLAGS.precision or keras.config.dtype_policy().name}
-    if parallel.process_index > 0:
-        return
-    if not begun:  # what a run that came to no checkpoint left
-        path.unlink(missing_ok=True)
-        clear_unfinished(path)
-    for name, (before, now) in keep_plan(path, plan, MAY_CHANGE).items():
-        print(f"change: goes on with {name}={now!r}, no longer {before!r}", flush=True)
 
 
 def announce(what, model, data, recipe, place, output, parallel):
