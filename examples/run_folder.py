@@ -94,16 +94,18 @@ def provenance(recipe_path):
 
 
 def run(name, train):
-    """`command_line.run` of `train(parallel, output)`, with devices and folder of the flags."""
+    """`command_line.run` of `train(parallel)`, with the devices of the flags.
+
+    Of several processes the first one writes: it holds the folder.
+    """
 
     def start():
         parallel = keras_vqvae2.Replicas(FLAGS.devices, FLAGS.join)
         try:
             output = command_line.folder_to_write("output")
-            # Of several processes the first one writes.
-            alone = parallel.process_index == 0
-            with only_process(output / ".lock") if alone else contextlib.nullcontext():
-                train(parallel, output)
+            first = parallel.process_index == 0
+            with only_process(output / ".lock") if first else contextlib.nullcontext():
+                train(parallel)
         except Exception as error:
             if parallel.num_processes == 1:
                 raise

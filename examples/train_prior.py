@@ -135,7 +135,8 @@ def check_splits(info):
             )
 
 
-def train(parallel, output):
+def train(parallel):
+    output = command_line.folder_to_write("output")
     info = keras_vqvae2.codes.open_code_dataset(FLAGS.codes).info
     arguments = keras_vqvae2.codes.prior_arguments(FLAGS.codes, FLAGS.level)
     check_splits(info)

@@ -76,7 +76,8 @@ def build(recipe):
     return model
 
 
-def train(parallel, output):
+def train(parallel):
+    output = command_line.folder_to_write("output")
     if FLAGS.log == "tensorboard" and importlib.util.find_spec("tensorboard") is None:
         raise ImportError("--log=tensorboard needs `pip install tensorboard`.")
     data = image_sources.find("data", "train")
