@@ -5,8 +5,8 @@
 Runs the three scripts that take long, train_vqvae2.py, encode_dataset.py and train_prior.py, on
 tiny data, and kills them: once before each write to the folder of the run (a file opened, renamed
 or removed, a folder made), and at random times, by SIGKILL and by SIGTERM. Each is resumed until it
-ends (after random kills it may be killed again), and what it leaves is compared with what a run
-leaves that was never killed: weights, optimizer and seeds of the checkpoint, log.csv, the best
+ends (after a random kill it may be killed once more), and what it leaves is compared with what a
+run leaves that was never killed: weights, optimizer and seeds of the checkpoint, log.csv, the best
 preset, best.json, pictures, metrics, and that nothing else is left, hidden files included. Only
 dates and seconds may differ. Exits with 1 if anything does.
 
@@ -36,6 +36,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 SCRIPTS = ("train_vqvae2", "encode_dataset", "train_prior")
 SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM}
 WRITES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir")  # and files opened to write
+KILLS_OF_A_RUN = 2  # at random times; more would mostly hit its start
 RECIPES = {
     "train_vqvae2": """
 import keras
@@ -253,7 +254,8 @@ class Trials:
         started, first, runs, failed, done = time.monotonic(), 0, 0, 0, 0
         while done < kills:
             name, runs, code = f"{self.script}_{signal_name}_random_{runs}", runs + 1, None
-            while code is None and done < kills:
+            most = min(kills, done + KILLS_OF_A_RUN)
+            while code is None and done < most:
                 run = self._run(name)
                 code = run.wait(times.uniform(0, 1.1 * self.seconds))
                 if code is None:
