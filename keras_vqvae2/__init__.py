@@ -12,6 +12,11 @@ from keras_vqvae2 import (
     moved_names,
     plots,
 )
+from keras_vqvae2.models.adversarial import (
+    AdversarialVQVAE2,
+    BlurDiscriminator,
+    PatchDiscriminator,
+)
 from keras_vqvae2.models.code_prior import AutoregressivePrior, CodePrior
 from keras_vqvae2.models.image_generator import HierarchicalImageGenerator
 from keras_vqvae2.models.pixelsnail import PixelSnailPrior
@@ -23,9 +28,12 @@ from keras_vqvae2.version import __version__
 
 __all__ = [
     "VQVAE2",
+    "AdversarialVQVAE2",
     "AutoregressivePrior",
+    "BlurDiscriminator",
     "CodePrior",
     "HierarchicalImageGenerator",
+    "PatchDiscriminator",
     "PixelSnailPrior",
     "PresetModel",
     "RejectionResult",

@@ -213,6 +213,17 @@ def guarded_update(forward, variables, optimizer, state=(), finite=True):
     return Update(loss, outputs, norm, finite)
 
 
+def gradient_with_aux(function, x, variables=()):
+    known = [(v, v.value) for v in variables]
+
+    def scoped(x):
+        with keras.StatelessScope(state_mapping=known):
+            return function(x)
+
+    gradient, aux = jax.grad(scoped, has_aux=True)(jax.lax.stop_gradient(x))
+    return aux, gradient
+
+
 def _assign(variables, new, old, finite):
     for variable, a, b in zip(variables, new, old):
         variable.assign(jnp.where(finite, a, b))

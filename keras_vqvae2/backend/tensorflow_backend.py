@@ -204,6 +204,15 @@ def guarded_update(forward, variables, optimizer, state=(), finite=True):
     return Update(loss, outputs, norm, finite)
 
 
+def gradient_with_aux(function, x, variables=()):
+    x = tf.stop_gradient(x)
+    forgotten = keras.StatelessScope(state_mapping=[(v, v.value) for v in variables])
+    with forgotten, tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        total, aux = function(x)
+    return aux, tape.gradient(total, x)
+
+
 def _apply_if(finite, optimizer, gradients, variables):
     def apply(gradients, variables):
         optimizer.apply(gradients, variables)

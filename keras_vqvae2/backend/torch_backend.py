@@ -164,6 +164,14 @@ def guarded_update(forward, variables, optimizer, state=(), finite=True):
     return Update(loss.detach(), outputs, norm, finite)
 
 
+def gradient_with_aux(function, x, variables=()):
+    x = x.detach().requires_grad_()
+    with keras.StatelessScope(state_mapping=[(v, v.value.detach()) for v in variables]):
+        total, aux = function(x)
+    (gradient,) = torch.autograd.grad(total, x)
+    return keras.tree.map_structure(torch.Tensor.detach, aux), gradient
+
+
 def metrics_over_processes(model, result):
     """Every process must ask. The logs of single steps are those of this process."""
     if replica_count() == 1:

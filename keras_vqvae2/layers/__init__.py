@@ -1,5 +1,6 @@
 from keras_vqvae2.layers.causal_self_attention import CausalSelfAttention
 from keras_vqvae2.layers.code_conv2d import CodeConv2D
+from keras_vqvae2.layers.condition_dropout import ConditionDropout
 from keras_vqvae2.layers.gated_residual_block import GatedResidualBlock
 from keras_vqvae2.layers.masked_conv2d import MaskedConv2D
 from keras_vqvae2.layers.quantizer import Quantizer
@@ -11,6 +12,7 @@ from keras_vqvae2.layers.vector_quantizer_ema import VectorQuantizerEMA
 __all__ = [
     "CausalSelfAttention",
     "CodeConv2D",
+    "ConditionDropout",
     "GatedResidualBlock",
     "MaskedConv2D",
     "Quantizer",
