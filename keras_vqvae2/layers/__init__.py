@@ -5,6 +5,10 @@ from keras_vqvae2.layers.masked_conv2d import MaskedConv2D
 from keras_vqvae2.layers.quantizer import Quantizer
 from keras_vqvae2.layers.quantizer_dropout import QuantizerDropout
 from keras_vqvae2.layers.residual_stack import ResidualStack
+from keras_vqvae2.layers.rotary_embedding_2d import RotaryEmbedding2D
+from keras_vqvae2.layers.self_attention import SelfAttention
+from keras_vqvae2.layers.swiglu import SwiGLU
+from keras_vqvae2.layers.transformer_block import TransformerBlock
 from keras_vqvae2.layers.vector_quantizer import VectorQuantizer
 from keras_vqvae2.layers.vector_quantizer_ema import VectorQuantizerEMA
 
@@ -16,6 +20,10 @@ __all__ = [
     "Quantizer",
     "QuantizerDropout",
     "ResidualStack",
+    "RotaryEmbedding2D",
+    "SelfAttention",
+    "SwiGLU",
+    "TransformerBlock",
     "VectorQuantizer",
     "VectorQuantizerEMA",
 ]

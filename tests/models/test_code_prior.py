@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_vqvae2 import VQVAE2, CodePrior, HierarchicalImageGenerator, PixelSnailPrior, PresetModel
+from keras_vqvae2 import (
+    VQVAE2,
+    CodePrior,
+    HierarchicalImageGenerator,
+    PixelSnailPrior,
+    PresetModel,
+    TransformerPrior,
+)
 from keras_vqvae2.evaluation import evaluate_likelihood
 
 # === A prior written outside of the package ===
@@ -52,7 +59,12 @@ def pixelsnail(code_shape, num_embeddings, **kwargs):
     return PixelSnailPrior(code_shape, num_embeddings, **sizes, **kwargs)
 
 
-PRIORS = {"pixelsnail": pixelsnail, "position": PositionPrior}
+def transformer(code_shape, num_embeddings, **kwargs):
+    sizes = {"hidden_units": 16, "num_layers": 1, "num_heads": 2, "feed_forward_units": 24}
+    return TransformerPrior(code_shape, num_embeddings, **sizes, condition_blocks=1, **kwargs)
+
+
+PRIORS = {"pixelsnail": pixelsnail, "transformer": transformer, "position": PositionPrior}
 COUNTS = {"top": 6, "bottom": 10}  # codes: each level has its own number of them
 
 
