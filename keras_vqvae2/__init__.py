@@ -14,6 +14,7 @@ from keras_vqvae2 import (
 )
 from keras_vqvae2.models.code_prior import AutoregressivePrior, CodePrior
 from keras_vqvae2.models.image_generator import HierarchicalImageGenerator
+from keras_vqvae2.models.masked_transformer import MaskedTransformerPrior
 from keras_vqvae2.models.pixelsnail import PixelSnailPrior
 from keras_vqvae2.models.preset_model import PresetModel
 from keras_vqvae2.models.rejection_sampling import RejectionResult, rejection_sample
@@ -27,6 +28,7 @@ __all__ = [
     "AutoregressivePrior",
     "CodePrior",
     "HierarchicalImageGenerator",
+    "MaskedTransformerPrior",
     "PixelSnailPrior",
     "PresetModel",
     "RejectionResult",

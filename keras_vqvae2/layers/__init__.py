@@ -2,6 +2,7 @@ from keras_vqvae2.layers.causal_self_attention import CausalSelfAttention
 from keras_vqvae2.layers.code_conv2d import CodeConv2D
 from keras_vqvae2.layers.gated_residual_block import GatedResidualBlock
 from keras_vqvae2.layers.masked_conv2d import MaskedConv2D
+from keras_vqvae2.layers.post_norm_transformer_block import PostNormTransformerBlock
 from keras_vqvae2.layers.quantizer import Quantizer
 from keras_vqvae2.layers.quantizer_dropout import QuantizerDropout
 from keras_vqvae2.layers.residual_stack import ResidualStack
@@ -17,6 +18,7 @@ __all__ = [
     "CodeConv2D",
     "GatedResidualBlock",
     "MaskedConv2D",
+    "PostNormTransformerBlock",
     "Quantizer",
     "QuantizerDropout",
     "ResidualStack",

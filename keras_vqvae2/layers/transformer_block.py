@@ -102,20 +102,18 @@ class TransformerBlock(keras.layers.Layer):
         self, inputs: Tensor, positions: Tensor | None = None, training: bool | None = None
     ) -> Tensor:
         # Drawn outside, so that computing again drops the same units.
-        seeds = (
-            [DrawnSeed(self.seed_generator) for _ in range(2)] if training and self.dropout else ()
-        )
+        drops = training and self.dropout
+        seeds = [DrawnSeed(self.seed_generator) for _ in range(2 if drops else 0)]
+
+        def dropped(x, number):
+            return dropout(x, self.dropout, seeds[number]) if seeds else x
 
         def compute(x):
-            x = x + self._dropped(self.attention(self.attention_norm(x), positions), seeds, 0)
-            return x + self._dropped(self.feed_forward(self.feed_forward_norm(x)), seeds, 1)
+            x = x + dropped(self.attention(self.attention_norm(x), positions), 0)
+            return x + dropped(self.feed_forward(self.feed_forward_norm(x)), 1)
 
-        return (keras.remat(compute) if training and self.gradient_checkpointing else compute)(
-            inputs
-        )
-
-    def _dropped(self, x, seeds, number):
-        return dropout(x, self.dropout, seeds[number]) if seeds else x
+        compute = keras.remat(compute) if training and self.gradient_checkpointing else compute
+        return compute(inputs)
 
     def compute_output_spec(self, inputs: Tensor, *args: Any, **kwargs: Any) -> keras.KerasTensor:
         return keras.KerasTensor(inputs.shape, self.compute_dtype)
