@@ -159,7 +159,7 @@ class SelfAttention(keras.layers.Layer):
             queries_keys = ops.stack(normed, axis=1)  # (B, 2, heads, d)
         if table is not None:
             queries_keys = rotate(queries_keys, table)
-        query = (queries_keys[:, 0] * self.depth**-0.5)[..., None]  # (B, heads, d, 1)
+        query = queries_keys[:, 0] * self.depth**-0.5  # (B, heads, d)
         columns = left[0].shape[2]
         here = ops.cast(ops.arange(columns) == column, self.compute_dtype)[:, None]  # (W, 1)
         left = tuple(
@@ -167,14 +167,14 @@ class SelfAttention(keras.layers.Layer):
         )  # (B, heads, W, d)
         keys, values, finished = fixed
         length = keys.shape[2]
-        scores = [ops.matmul(k, query)[..., 0] for k in (keys, left[0])]  # (B, heads, N or W)
+        # XLA's CPU compiler takes matrices for these a third longer.
+        scores = [ops.einsum("bhnd,bhd->bhn", k, query) for k in (keys, left[0])]
         visible = ops.concatenate([finished, ops.arange(columns) <= column])  # (N + W,)
         scores = ops.cast(ops.concatenate(scores, axis=-1), "float32")
         weight = ops.softmax(ops.where(visible, scores, MASKED), axis=-1)
-        weight = ops.cast(weight, values.dtype)[:, :, None]  # (B, heads, 1, N + W)
-        attended = ops.matmul(weight[..., :length], values) + ops.matmul(
-            weight[..., length:], left[1]
-        )  # (B, heads, 1, d)
+        weight = ops.cast(weight, values.dtype)  # (B, heads, N + W)
+        parts = ((weight[..., :length], values), (weight[..., length:], left[1]))
+        attended = sum(ops.einsum("bhn,bhnd->bhd", w, v) for w, v in parts)  # (B, heads, d)
         return self.output_projection(ops.reshape(attended, (batch, -1))), left
 
     def _finish_row(self, cache: TensorTree, left: TensorTree, row: Tensor) -> TensorTree:
