@@ -1,7 +1,6 @@
 """The presets of `TransformerPrior`: LlamaGen's sizes for the codes of 256x256 images.
 
-Sizes of LlamaGen's `autoregressive/models/gpt.py`. Weights are its authors'; what
-`converters.convert_llamagen` makes of a checkpoint is such a prior.
+Sizes of LlamaGen's `autoregressive/models/gpt.py`.
 """
 
 COMMON = {

@@ -28,8 +28,7 @@ class TransformerPrior(AutoregressivePrior):
 
     Coarser levels pass transformer blocks of their own, in which all positions see each other, are
     brought to the size of the map, and are added position by position. Without them the network is
-    LlamaGen's, whose checkpoints `converters.convert_llamagen` reads: its label has no position, so
-    that every code sees it with a score of 0.
+    LlamaGen's: its label has no position, so that every code sees it with a score of 0.
 
     Drawing remembers keys and values; `quantize("int8")` reaches nearly all weights.
 
