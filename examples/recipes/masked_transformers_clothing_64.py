@@ -23,6 +23,7 @@ def recipe(level, laptop=False):
         "feed_forward_units": 704,
         "num_layers": 6,
         "absolute_positions": True,
+        "label_dropout": 0.1,
         "num_steps": 8,
         "dropout": 0.1,
     }

@@ -21,6 +21,7 @@ def recipe(level, laptop=False):
         "num_heads": 4,
         "feed_forward_units": 704,
         "absolute_positions": True,
+        "label_dropout": 0.1,
     }
     if level == "top":
         model |= {"num_layers": 6, "dropout": 0.2}

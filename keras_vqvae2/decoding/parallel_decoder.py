@@ -22,8 +22,8 @@ class ParallelDecoder:
     With `ranks` confidence is not asked: codes are kept in their order.
 
     Args:
-        logits_of: Function of codes `(batch, rows, columns)`, -1 where unknown, of further inputs,
-            and of a pass' own value, to logits `(batch, rows, columns, num_embeddings)`.
+        logits_of: Function of codes `(batch, rows, columns)`, -1 where unknown, and of further
+            inputs, to logits `(batch, rows, columns, num_embeddings)`.
         variables: The variables it reads.
         ranks: None, or integers of shape `(rows, columns)`: which position is kept first.
 
@@ -40,7 +40,7 @@ class ParallelDecoder:
         self.logits_of = logits_of
         self.variables = variables
         self.ranks = ranks
-        self._compiled: dict[tuple[bool, bool], Any] = {}
+        self._compiled: dict[tuple[bool, ...], Any] = {}
 
     def passes(
         self,
@@ -50,19 +50,18 @@ class ParallelDecoder:
         counts: np.ndarray,
         temperatures: np.ndarray,
         inputs: TensorTree = (),
-        values: np.ndarray | None = None,
     ) -> Iterator[Tensor]:
         """Yields the codes after each pass.
 
         Args:
-            sampling: `Sampling`.
+            sampling: `Sampling`. If it is guided, each example has two rows in `inputs`, as in
+                `Sampling.guide`.
             given: int32 of shape `(batch, rows, columns)`: -1 for codes to draw.
             uniforms: Those of the codes and those of the noise, float32 in `[0, 1)` of shape
                 `(batch, passes, rows, columns)` each.
             counts: int32 of shape `(passes, batch)`, what `masked_counts` returned.
             temperatures: float32 of shape `(passes,)`, of the noise on the confidence.
             inputs: What `logits_of` takes beside the codes; the leading axis is the batch.
-            values: None, or what each pass has of its own, `(passes, ...)`.
 
         Yields:
             int32 of shape `(batch, rows, columns)`; negative where logits are not finite.
@@ -74,20 +73,23 @@ class ParallelDecoder:
         draw = self._compiled[sampling.kind]
         convert = ops.convert_to_tensor
         numbers = keras.tree.map_structure(convert, sampling.numbers())
+        scales = sampling.guidance_scales(len(counts))
         inputs = backend.split_batch(keras.tree.map_structure(convert, inputs))
         unknown = backend.split_batch(convert(given))
         for i, count in enumerate(counts):
-            value = None if values is None else convert(values[i])
             parts = [convert(part) for part in (uniforms[0][:, i], uniforms[1][:, i], count)]
             parts = backend.split_batch(parts)
-            temperature = convert(np.float32(temperatures[i]))
-            codes, unknown = draw(unknown, *parts, temperature, numbers, inputs, value)
+            own = convert(np.float32(temperatures[i])), convert(scales[i])
+            codes, unknown = draw(unknown, *parts, *own, numbers, inputs)
             yield codes
 
-    def _draw(self, sampling, given, uniforms, noise, count, temperature, numbers, inputs, value):
+    def _draw(self, sampling, given, uniforms, noise, count, temperature, scale, numbers, inputs):
         batch, rows, columns = given.shape
         length = rows * columns
-        logits = ops.cast(self.logits_of(given, inputs, value), "float32")  # (B, H, W, K)
+        # A guided example's two rows see the same codes.
+        seen = ops.repeat(given, 2, axis=0) if sampling.guided else given
+        logits = ops.cast(self.logits_of(seen, inputs), "float32")
+        logits = sampling.guide(logits, scale)  # (B, H, W, K)
         logits = ops.reshape(logits, (batch * length, -1))  # (B * N, K)
         uniforms = ops.reshape(uniforms, (batch * length, *uniforms.shape[3:]))
         drawn = sampling.draw(logits, uniforms, numbers)

@@ -39,21 +39,17 @@ def as_uniforms(noise):
     return np.exp(-np.exp(-noise.astype("float64"))).astype("float32")
 
 
-def toy(tables, labels=None):
-    """The golden files' network; `value` is the scale of guidance."""
+def toy(tables):
+    """The golden files' network; `inputs` are labels."""
     tables = {name: ops.convert_to_tensor(tables[name]) for name in "ABCE" if name in tables}
 
-    def logits_of(codes, inputs, value):
+    def logits_of(codes, inputs):
         tokens = ops.where(codes < 0, tables["B"].shape[0] - 1, codes)  # (B, 1, N)
         here, whole = (ops.take(tables[name], tokens, axis=0) for name in "BC")
         logits = tables["A"] + here + ops.mean(whole, axis=2, keepdims=True)
-        if labels is None:
-            return logits
-        none = tables["E"].shape[0] - 1
-        told, untold = (
-            ops.take(tables["E"], y, axis=0)[:, None, None] for y in (labels, 0 * labels + none)
-        )
-        return logits + untold + value * (told - untold)
+        if "E" in tables:
+            logits = logits + ops.take(tables["E"], inputs, axis=0)[:, None, None]
+        return logits
 
     return logits_of
 
@@ -71,8 +67,9 @@ def case(golden, request):
     return load
 
 
-def run(decoder, start, noise, counts, temperatures, values=None):
-    passes = decoder.passes(AddNoise(), in_one_row(start), noise, counts, temperatures, (), values)
+def run(decoder, start, noise, counts, temperatures, sampling=None, inputs=()):
+    sampling = sampling or AddNoise()
+    passes = decoder.passes(sampling, in_one_row(start), noise, counts, temperatures, inputs)
     return np.stack([ops.convert_to_numpy(codes)[:, 0] for codes in passes])
 
 
@@ -95,7 +92,7 @@ def test_a_pass_masks_what_maskgit_masks(case):
     tensors = [ops.convert_to_tensor(in_one_row(array)) for array in arrays]
     count = ops.convert_to_tensor(data["number_to_mask"])
     codes, unknown = decoder._draw(
-        AddNoise(), *tensors, count, settings["temperature"], {}, (), None
+        AddNoise(), *tensors, count, settings["temperature"], 1.0, {}, ()
     )
     np.testing.assert_array_equal(ops.convert_to_numpy(codes)[:, 0], data["sampled"])
     np.testing.assert_array_equal(ops.convert_to_numpy(unknown)[:, 0] < 0, data["mask"])
@@ -107,20 +104,22 @@ def test_guided_loops_are_those_of_titok(case, name):
     steps, scale = settings["steps"], settings["guidance_scale"]
     power = settings["guidance_scale_pow"]
     # It counts c + s (c - u), but for power-cosine; ours is u + s (c - u).
-    scales = {
-        "constant": np.full(steps, 1 + scale),
-        "linear": 1 + scale * np.arange(steps) / steps,
-        "power_cosine": 1
-        + (scale - 1) * (1 - np.cos(np.pi * (np.arange(steps) / steps) ** power)) / 2,
-    }[name].astype("float32")
+    sampling = {
+        "constant": AddNoise(guidance_scale=1 + scale),
+        "linear": AddNoise(guidance_scale=1 + scale),
+        "power_cosine": AddNoise(guidance_scale=scale, guidance_power=power),
+    }[name]
+    if name == "linear":
+        sampling.guidance_scales = lambda count: np.float32(1 + scale * np.arange(count) / count)
     temperatures = settings["randomize_temperature"] * (1 - (np.arange(steps) + 1) / steps)
     code_noise = ops.convert_to_numpy(gumbel(ops.convert_to_tensor(data["code_uniforms"])))
     code_noise = code_noise * temperatures[:, None, None, None].astype("float32")
     noise = of_passes(code_noise), of_passes(data["confidence_uniforms"])
     start = np.full((len(data["labels"]), 16), -1, "int32")
     counts = masked_counts("arccos", steps, np.full(len(start), 16))
-    decoder = TiTok(toy(data, ops.convert_to_tensor(data["labels"])), [])
-    codes = run(decoder, start, noise, counts, temperatures, scales)
+    labels = np.stack([data["labels"], np.full_like(data["labels"], len(data["E"]) - 1)], axis=1)
+    inputs = (TiTok(toy(data), []), start, noise, counts, temperatures)
+    codes = run(*inputs, sampling, labels.ravel())
     np.testing.assert_array_equal(codes[-1], data["codes"])
 
 

@@ -228,6 +228,28 @@ def test_other_requests_are_refused(prior, codes, changes, message):
         prior.generate(**{"num_samples": 6, **request_of(codes), **changes})
 
 
+def test_guidance_moves_away_from_what_is_not_told(kind, codes):
+    if kind == "position":
+        pytest.skip("reads neither labels nor coarser levels")
+    prior = make(kind, label_dropout=0.2, condition_dropout=0.2)
+    options = {**request_of(codes), "seed": 3}
+    plain = prior.generate(6, **options)
+    np.testing.assert_array_equal(prior.generate(6, **options, guidance_scale=1.0), plain)
+    guided = prior.generate(6, **options, guidance_scale=4.0, guidance_power=2.0)
+    assert (guided != plain).any()
+    part = {**request_of(codes, slice(4, 6)), "seed": 3, "guidance_scale": 4.0}
+    np.testing.assert_array_equal(
+        prior.generate(2, **part, guidance_power=2.0, first_sample=4), guided[4:]
+    )
+    others = {"labels": 0, "condition": {"top": np.zeros((6, 2, 2), int)}}
+    np.testing.assert_array_equal(
+        prior.generate(6, **{**options, **others}, guidance_scale=0.0),
+        prior.generate(6, **options, guidance_scale=0.0),
+    )
+    prior.compile(optimizer="adam")
+    prior.fit({**codes, "label": np.full(6, 3)}, verbose=0)  # examples without a label
+
+
 def test_a_prior_that_diverged_draws_nothing(kind, codes):
     prior = make(kind)
     for variable in prior.trainable_variables:

@@ -26,7 +26,7 @@ from keras_vqvae2.models.code_prior import CodePrior
 from keras_vqvae2.models.guarded_model import MeanOfSome, zero_unless
 from keras_vqvae2.models.masked_transformer.masked_layers import Bias, CodeTokens, SequenceStart
 from keras_vqvae2.models.transformer.layout_map import get_layout_map
-from keras_vqvae2.models.transformer.transformer_layers import CodeConditioner, grid
+from keras_vqvae2.models.transformer.transformer_layers import CodeConditioner, condition_map, grid
 from keras_vqvae2.models.transformer.transformer_prior import check_sizes, llama_units
 from keras_vqvae2.validation import check_integer, check_positive, check_share, first_batch
 
@@ -50,7 +50,8 @@ class MaskedTransformerPrior(CodePrior):
     there were. Neither compares with the nats of an autoregressive prior. The numbers r of a batch
     are spread evenly; `evaluate` masks the same positions each time.
 
-    Sample `i` of a seed is the same whatever the batch, for the same `num_steps`.
+    Sample `i` of a seed is the same whatever the batch, for the same `num_steps`. With
+    `guidance_power` the scale rises over the passes.
 
     Args:
         code_shape: As in `CodePrior`.
@@ -84,6 +85,8 @@ class MaskedTransformerPrior(CodePrior):
         condition_embeddings: As in `CodePrior`.
         image_shape: None, or `(height, width, channels)` of the images.
         codes_fingerprint: None, or `VQVAE2.fingerprint()` of the model whose codes these are.
+        label_dropout: As in `CodePrior`.
+        condition_dropout: As in `CodePrior`.
         gradient_checkpointing: As in `TransformerPrior`.
         dtype: Dtype policy of the layers. Logits and loss are float32.
         **kwargs: `name` and `trainable`.
@@ -138,6 +141,8 @@ class MaskedTransformerPrior(CodePrior):
         condition_embeddings: Mapping[str, int] | None = None,
         image_shape: Sequence[int] | None = None,
         codes_fingerprint: str | None = None,
+        label_dropout: float = 0.0,
+        condition_dropout: float = 0.0,
         gradient_checkpointing: bool = False,
         dtype: DTypePolicy = None,
         **kwargs: Any,
@@ -173,13 +178,16 @@ class MaskedTransformerPrior(CodePrior):
                 counts[name],
                 factor,
                 condition_blocks,
+                untold=condition_dropout > 0,
                 name=f"conditioner_{name}",
                 **common,
                 **rotated,
             )
             for name, factor in condition_factors.items()
         }
-        to_tokens = CodeTokens(num_embeddings, num_classes or 0, dtype=dtype, name="tokens")
+        to_tokens = CodeTokens(
+            num_embeddings, (num_classes or 0) + (label_dropout > 0), dtype=dtype, name="tokens"
+        )
         words = keras.layers.ReversibleEmbedding(
             to_tokens.vocabulary,
             hidden_units,
@@ -192,13 +200,10 @@ class MaskedTransformerPrior(CodePrior):
         )
 
         # === Functional Model ===
-        tokens = to_tokens(inputs[level], inputs.get("label"))  # (B, 1 + N) with labels
+        told = self.drop_conditions(inputs, level, num_classes, label_dropout, condition_dropout)
+        tokens = to_tokens(inputs[level], told.get("label"))  # (B, 1 + N) with labels
         before = tokens.shape[1] - length
-        condition = None
-        if conditioners:
-            maps = [layer(inputs[name]) for name, layer in conditioners.items()]
-            condition = maps[0] if len(maps) == 1 else ops.sum(ops.stack(maps), axis=0)
-        x = start(words(tokens), condition)  # (B, 1 + N, C)
+        x = start(words(tokens), condition_map(conditioners, told))  # (B, 1 + N, C)
         if post_norm:
             for i in range(num_layers):
                 x = PostNormTransformerBlock(name=f"block_{i}", **common)(x)
@@ -235,6 +240,8 @@ class MaskedTransformerPrior(CodePrior):
             condition_embeddings,
             image_shape,
             codes_fingerprint,
+            label_dropout,
+            condition_dropout,
             dtype=dtype,
             **kwargs,
         )
@@ -408,7 +415,7 @@ class MaskedTransformerPrior(CodePrior):
         self, sampling: Sampling, inputs: Mapping[str, np.ndarray], uniforms: np.ndarray
     ) -> Iterator[tuple[Any, Tensor]]:
         passes = self._passes()
-        given = inputs[self.level]
+        given = inputs[self.level][:: 2 if sampling.guided else 1]
         counts = masked_counts(passes.mask_schedule, passes.num_steps, (given < 0).sum((1, 2)))
         left = 1 - (np.arange(passes.num_steps) + 1) / passes.num_steps
         *_, codes = self._decoders[passes.order].passes(
@@ -425,7 +432,7 @@ class MaskedTransformerPrior(CodePrior):
     def _decoders(self):
         """A `ParallelDecoder` for each order."""
 
-        def logits_of(codes, inputs, value):
+        def logits_of(codes, inputs):
             return self({**inputs, self.level: codes}, training=False)
 
         ranks = {"confidence": None, "halton": halton_ranks(*self.code_shape)}

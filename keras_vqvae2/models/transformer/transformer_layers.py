@@ -1,6 +1,7 @@
 """What stands before the blocks of both transformer priors."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -131,6 +132,7 @@ class CodeConditioner(keras.layers.Layer):
     Args:
         units: Channels.
         num_embeddings: Codes of the coarser level.
+        untold: Whether a code of -1, "not told", has a row of its own.
         factor: How many times smaller its map is.
         num_blocks: Transformer blocks.
         num_heads: As in `TransformerBlock`, as are those that follow.
@@ -153,11 +155,13 @@ class CodeConditioner(keras.layers.Layer):
         rope_base: float = 10_000.0,
         dropout: float = 0.0,
         gradient_checkpointing: bool = False,
+        untold: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.units = units
         self.num_embeddings = num_embeddings
+        self.untold = untold
         self.factor = factor
         self.num_blocks = num_blocks
         self.num_heads = num_heads
@@ -171,7 +175,11 @@ class CodeConditioner(keras.layers.Layer):
         self.map_shape = tuple(codes_shape[1:])
         shape = (None, self.map_shape[0] * self.map_shape[1], self.units)
         self.codes = keras.layers.Embedding(
-            self.num_embeddings, self.units, small_normal(), dtype=self.dtype_policy, name="codes"
+            self.num_embeddings + self.untold,
+            self.units,
+            small_normal(),
+            dtype=self.dtype_policy,
+            name="codes",
         )
         self.codes.build()
         self.blocks = [
@@ -204,6 +212,8 @@ class CodeConditioner(keras.layers.Layer):
 
     def call(self, codes: Tensor, training: bool | None = None) -> Tensor:
         (rows, columns), f = self.map_shape, self.factor
+        if self.untold:
+            codes = ops.where(codes < 0, self.num_embeddings, codes)
         x = self.codes(ops.reshape(codes, (-1, rows * columns)))  # (B, h*w, units)
         for block in self.blocks:
             x = block(x, grid(self.map_shape), training=training)
@@ -229,4 +239,13 @@ class CodeConditioner(keras.layers.Layer):
             "rope_base": self.rope_base,
             "dropout": self.dropout,
             "gradient_checkpointing": self.gradient_checkpointing,
+            "untold": self.untold,
         }
+
+
+def condition_map(
+    conditioners: Mapping[str, CodeConditioner], codes: Mapping[str, Tensor]
+) -> Tensor | None:
+    """The sum of the features of all coarser levels, `(batch, H, W, units)`; None without any."""
+    maps = [layer(codes[name]) for name, layer in conditioners.items()]
+    return functools.reduce(ops.add, maps) if maps else None

@@ -11,7 +11,12 @@ from keras_vqvae2.layers import TransformerBlock
 from keras_vqvae2.layers.self_attention import EPSILON
 from keras_vqvae2.models.code_prior import AutoregressivePrior
 from keras_vqvae2.models.transformer.layout_map import get_layout_map
-from keras_vqvae2.models.transformer.transformer_layers import CodeConditioner, CodeSequence, grid
+from keras_vqvae2.models.transformer.transformer_layers import (
+    CodeConditioner,
+    CodeSequence,
+    condition_map,
+    grid,
+)
 from keras_vqvae2.models.transformer.transformer_steps import TransformerSteps
 from keras_vqvae2.validation import check_integer, check_positive, check_share
 
@@ -28,7 +33,8 @@ class TransformerPrior(AutoregressivePrior):
 
     Coarser levels pass transformer blocks of their own, in which all positions see each other, are
     brought to the size of the map, and are added position by position. Without them the network is
-    LlamaGen's: its label has no position, so that every code sees it with a score of 0.
+    LlamaGen's, whose checkpoints `converters.convert_llamagen` reads: its label has no position, so
+    that every code sees it with a score of 0.
 
     Drawing remembers keys and values; `quantize("int8")` reaches nearly all weights.
 
@@ -52,6 +58,8 @@ class TransformerPrior(AutoregressivePrior):
         condition_embeddings: As in `CodePrior`.
         image_shape: None, or `(height, width, channels)` of the images, for `bits_per_dim`.
         codes_fingerprint: None, or `VQVAE2.fingerprint()` of the model whose codes these are.
+        label_dropout: As in `CodePrior`.
+        condition_dropout: As in `CodePrior`.
         gradient_checkpointing: Whether a training step computes blocks again for their gradients in
             place of keeping what is inside them.
         dtype: Dtype policy of the layers. Logits and loss are float32.
@@ -100,6 +108,8 @@ class TransformerPrior(AutoregressivePrior):
         condition_embeddings: Mapping[str, int] | None = None,
         image_shape: Sequence[int] | None = None,
         codes_fingerprint: str | None = None,
+        label_dropout: float = 0.0,
+        condition_dropout: float = 0.0,
         gradient_checkpointing: bool = False,
         dtype: DTypePolicy = None,
         **kwargs: Any,
@@ -131,6 +141,7 @@ class TransformerPrior(AutoregressivePrior):
                 counts[name],
                 factor,
                 condition_blocks,
+                untold=condition_dropout > 0,
                 name=f"conditioner_{name}",
                 **common,
             )
@@ -139,7 +150,7 @@ class TransformerPrior(AutoregressivePrior):
         sequence = CodeSequence(
             hidden_units,
             num_embeddings,
-            num_classes or 1,
+            (num_classes or 1) + (label_dropout > 0),
             absolute_positions,
             dropout,
             dtype=dtype,
@@ -154,11 +165,9 @@ class TransformerPrior(AutoregressivePrior):
         )
 
         # === Functional Model ===
-        condition = None
-        if conditioners:
-            maps = [layer(inputs[name]) for name, layer in conditioners.items()]
-            condition = maps[0] if len(maps) == 1 else ops.sum(ops.stack(maps), axis=0)
-        x = sequence(inputs[level], inputs.get("label"), condition)  # (B, N, C)
+        told = self.drop_conditions(inputs, level, num_classes, label_dropout, condition_dropout)
+        condition = condition_map(conditioners, told)
+        x = sequence(inputs[level], told.get("label"), condition)  # (B, N, C)
         positions = grid(code_shape, tokens_before=1)[:-1]
         for block in blocks:
             x = block(x, positions)
@@ -174,6 +183,8 @@ class TransformerPrior(AutoregressivePrior):
             condition_embeddings,
             image_shape,
             codes_fingerprint,
+            label_dropout,
+            condition_dropout,
             dtype=dtype,
             **kwargs,
         )
@@ -190,8 +201,6 @@ class TransformerPrior(AutoregressivePrior):
         self.dropout = dropout
         self.gradient_checkpointing = gradient_checkpointing
 
-        self._condition = condition
-
     get_layout_map = staticmethod(get_layout_map)
 
     # === Drawing ===
@@ -206,7 +215,8 @@ class TransformerPrior(AutoregressivePrior):
     def conditioner(self) -> keras.Model:
         """Model from the coarser levels' codes to their features."""
         coarser = {name: self.input[name] for name in self.condition_factors}
-        return keras.Model(coarser, self._condition, name="conditioner")
+        layers = {name: self.get_layer(f"conditioner_{name}") for name in coarser}
+        return keras.Model(coarser, condition_map(layers, coarser), name="conditioner")
 
     def get_config(self) -> Config:
         return {

@@ -8,7 +8,7 @@ from keras_vqvae2 import TransformerPrior
 from keras_vqvae2.models.transformer.transformer_presets import TRANSFORMER_PRESETS
 from keras_vqvae2.models.transformer.transformer_prior import llama_units
 
-COUNTS = {"transformer_llamagen_b": 110_887_680, "transformer_llamagen_l": 342_909_952}
+COUNTS = {"transformer_llamagen_b": 110_888_448, "transformer_llamagen_l": 342_910_976}
 CONDITIONED = {"level": "bottom", "condition_factors": {"top": 2}, "num_classes": 3}
 
 
