@@ -49,11 +49,11 @@ def get_layout_map(
     """
     model, batch = model_parallel_dim_name, data_parallel_dim_name
     layouts = new_layout_map(device_mesh, model, batch)
-    wide = r"(attention/(query|key|value)|feed_forward/(gate|up))"
-    layouts[rf".*/{wide}/kernel"] = (None, model)  # (in, out)
-    layouts[rf".*/{wide}/bias"] = (model,)
-    layouts[".*/(attention/output|feed_forward/down)/kernel"] = (model, None)
-    layouts["(.*/codes/embeddings|.*/upsampler/kernel|logits/kernel)"] = (None, model)
+    wide = "(attention/(query|key|value)|gate|up)"
+    layouts[f".*/{wide}/kernel"] = (None, model)  # (in, out)
+    layouts[f".*/{wide}/bias"] = (model,)
+    layouts[".*/(attention/output|down)/kernel"] = (model, None)
+    layouts["((.*/codes|words)/embeddings|(.*/upsampler|logits)/kernel)"] = (None, model)
     # Without these XLA splits the stream between blocks too.
     layouts[r"[^/]+/block_\d+/output"] = (batch, None, None)
     layouts["[^/]+/conditioner_[^/]*/output"] = (batch, None, None, None)

@@ -1,7 +1,9 @@
+import inspect
 import os
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import keras
@@ -57,6 +59,14 @@ def test_every_rule_has_a_weight_or_an_output():
     paths += ["m/block_0/output", "m/conditioner_top/output"]
     for rule in TransformerPrior.get_layout_map(mesh()):
         assert any(re.fullmatch(rule, path) for path in paths), rule
+
+
+@on_jax
+def test_the_example_runs(capsys):
+    text = inspect.getdoc(TransformerPrior.get_layout_map)
+    (example,) = re.findall(r"```\n(.*?)```", text, re.DOTALL)
+    exec(compile(textwrap.dedent(example), "example", "exec"), {})
+    assert "'model'" in capsys.readouterr().out
 
 
 @on_jax
