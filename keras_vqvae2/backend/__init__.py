@@ -2,6 +2,7 @@
 
 Everything else in the package is `keras.ops`. Each backend module offers the same names:
 
+- `attention`: Keras' fused attention of scaled queries `(batch, length, heads, d)`.
 - `guarded_update`: a forward pass, its gradients, and the optimizer's update, in which a batch that
   is not finite changes nothing; the body of every training step.
 - `gradient_with_aux(function, x, variables)`: `((value, aux), gradient)` at a tensor of a function
@@ -43,6 +44,7 @@ _backend = importlib.import_module(f"keras_vqvae2.backend.{_name}_backend")
 SPLITS_WEIGHTS = _backend.SPLITS_WEIGHTS
 alone = _backend.alone
 any_process = _backend.any_process
+attention = _backend.attention
 batch_multiple = _backend.batch_multiple
 build_optimizer = _backend.build_optimizer
 compile_function = _backend.compile_function

@@ -125,6 +125,10 @@ def compile_function(function, variables):
     return tf.function(function, jit_compile=True)
 
 
+def attention(queries, keys, values, is_causal):
+    return keras.ops.dot_product_attention(queries, keys, values, scale=1.0, is_causal=is_causal)
+
+
 def matmul_float32(a, b):
     # TensorFloat-32 is a global switch of TensorFlow (tf.config.experimental).
     return tf.matmul(a, b)

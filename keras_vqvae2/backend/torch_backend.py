@@ -108,6 +108,10 @@ def compile_function(function, variables):
     return torch.inference_mode()(function)
 
 
+def attention(queries, keys, values, is_causal):
+    return keras.ops.dot_product_attention(queries, keys, values, scale=1.0, is_causal=is_causal)
+
+
 def matmul_float32(a, b):
     # Full float32 unless the user asked otherwise (torch.set_float32_matmul_precision).
     return torch.matmul(a, b)

@@ -458,7 +458,7 @@ def test_the_fingerprint_leaves_aside_what_only_decodes(vqvae, images, tmp_path)
     info = tmp_path / "codes" / "dataset_info.json"
     info.write_text(info.read_text().replace(model.fingerprint(), of_all))
     encode_dataset(model, source(images), tmp_path / "codes", "validation", verbose=0)
-    assert codes_from_tfds(tmp_path / "codes", "validation", vqvae=model)
+    assert codes_from_tfds(tmp_path / "codes", 2, split="validation", vqvae=model)
     for variable in model.get_layer("pixel_decoder").weights:
         variable.assign(variable + 1.0)
     assert model.fingerprint() == vqvae.fingerprint()
