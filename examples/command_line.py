@@ -22,7 +22,7 @@ from keras_vqvae2.files import replacing
 FLAGS = flags.FLAGS
 flags.disclaim_key_flags()  # the flags of `define` are its caller's
 
-EXPECTED_ERRORS = (ValueError, OSError, ImportError, NotImplementedError)
+EXPECTED_ERRORS = (ValueError, OSError, ImportError, NotImplementedError, FloatingPointError)
 
 _integer = functools.partial(flags.DEFINE_integer, lower_bound=1)
 _SHARED = {

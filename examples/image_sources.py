@@ -24,6 +24,7 @@ class Images(NamedTuple):
         is_folder: Whether they lie in a folder, not in a TFDS data set.
         class_names: None, or the names of the labels.
         text: Where and how many, for people.
+        content: What is there, wherever it lies, for a run's plan.
     """
 
     open: object
@@ -31,6 +32,7 @@ class Images(NamedTuple):
     is_folder: bool
     class_names: list | None
     text: str
+    content: dict
 
 
 def find(flag, *splits, labels=False):
@@ -49,15 +51,18 @@ def find(flag, *splits, labels=False):
 
 
 def _folder(source, labels):
-    count = len(keras_vqvae2.data.list_images(source))
-    names = None
+    files = keras_vqvae2.data.list_images(source)
+    count, names = len(files), None
     if labels:
         try:
             names = keras_vqvae2.data.class_names(source)
         except ValueError as error:
             raise ValueError(f"{error}. Without classes: --nolabels") from error
     read = functools.partial(keras_vqvae2.data.images_from_folder, source, engine=FLAGS.engine)
-    return Images(read, count, True, names, f"{source}: {count:,} files")
+    relative = [Path(file).relative_to(source).as_posix() for file in files]
+    digest = hashlib.sha256("\n".join(relative).encode()).hexdigest()[:16]
+    content = {"files": count, "digest_of_names": digest}
+    return Images(read, count, True, names, f"{source}: {count:,} files", content)
 
 
 def _data_set(source, flag, splits, labels):
@@ -92,7 +97,9 @@ def _data_set(source, flag, splits, labels):
     names = builder.info.features["label"].names if labels else None
     count = there[split].num_examples
     read = functools.partial(keras_vqvae2.data.images_from_tfds, source, split=split)
-    return Images(read, count, False, names, f"{source}: {count:,} images of the split {split}")
+    content = {"data_set": builder.info.full_name, "split": split, "images": count}
+    text = f"{source}: {count:,} images of the split {split}"
+    return Images(read, count, False, names, text, content)
 
 
 def check_classes(names, *flag_names):

@@ -1,7 +1,9 @@
 """What the training scripts share: flags, recipes, and folders of runs that can be resumed."""
 
+import contextlib
 import csv
 import json
+import math
 import subprocess
 import sys
 import traceback
@@ -12,7 +14,7 @@ import keras
 from absl import flags
 
 import keras_vqvae2
-from keras_vqvae2.files import replacing
+from keras_vqvae2.files import clear_unfinished, keep_plan, only_process, replacing
 
 FLAGS = flags.FLAGS
 command_line.define("output", "seed", "precision", "engine", "register", batch_size=None)
@@ -33,6 +35,15 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_bool(
     "join", None, "Join the job's other processes; by default if TF_CONFIG or the like names them."
+)
+
+
+# What a run may go on with other values of; the plan says that it does. Anything else would make
+# another run of it.
+MAY_CHANGE = (
+    *("steps", "patience", "backend", "recipe", "data_path", "codes_path"),
+    *("validation", "validation_images", "validation_split", "validation_examples"),
+    *("log", "picture_every"),
 )
 
 
@@ -83,12 +94,18 @@ def provenance(recipe_path):
 
 
 def run(name, train):
-    """`command_line.run` of `train(parallel)`, with the devices of the flags."""
+    """`command_line.run` of `train(parallel)`, with the devices of the flags.
+
+    Of several processes the first one writes: it holds the folder.
+    """
 
     def start():
         parallel = keras_vqvae2.Replicas(FLAGS.devices, FLAGS.join)
         try:
-            train(parallel)
+            output = command_line.folder_to_write("output")
+            first = parallel.process_index == 0
+            with only_process(output / ".lock") if first else contextlib.nullcontext():
+                train(parallel)
         except Exception as error:
             if parallel.num_processes == 1:
                 raise
@@ -134,10 +151,30 @@ def validation_options(parallel):
     }
 
 
-def restore_or_build(output, build, steps_per_epoch):
+def plan_of(recipe, **further):
+    """What a run is made with: the flags, and what they stand for.
+
+    Args:
+        recipe: The recipe, with the flags that override it.
+        **further: What the script's own flags say.
+    """
+    plan = {name: value for name, value in recipe.items() if name != "optimizer"}
+    optimizer = {"class": type(recipe["optimizer"]), **recipe["optimizer"].get_config()}
+    for name in ("name", "gradient_accumulation_steps"):  # the second is a flag
+        optimizer.pop(name, None)
+    rate = optimizer.pop("learning_rate")  # a float32, or a schedule
+    rate = float(f"{rate:.6g}") if isinstance(rate, float) else rate
+    plan |= {"learning_rate": rate, "optimizer": optimizer}
+    for name in ("recipe", "seed", "engine", "accumulate_steps"):
+        plan[name] = FLAGS[name].value
+    return {**plan, **further, "backend": keras.backend.backend()}
+
+
+def restore_or_build(output, build, plan, parallel):
     """The compiled model of a run, the number of finished epochs, and of the steps of the next.
 
-    With --resume a run that is there goes on; `build` makes the model of a new one.
+    With --resume a run that is there goes on, as its plan says that it was begun; `build` makes the
+    model of a new one.
     """
     runs = sorted(output.glob("checkpoint-*.keras"))
     if runs and not FLAGS.resume:
@@ -145,21 +182,44 @@ def restore_or_build(output, build, steps_per_epoch):
             f"{output} holds a run ({runs[-1].name}): add --resume to go on with it, or choose "
             "another --output."
         )
-    output.mkdir(parents=True, exist_ok=True)
+    path = output / "plan.json"
+    if runs and path.exists():
+        keep_plan(path, {name: plan[name] for name in plan if name not in MAY_CHANGE})
     model, epoch, step = keras_vqvae2.callbacks.TrainingCheckpoint.restore(output)
     if model is None:
-        return build(), 0, 0
-    if step >= steps_per_epoch:
+        precision = FLAGS.precision or keras.config.dtype_policy().name
+    else:
+        _check_place(output, epoch, step, plan)
+        precision = model.dtype_policy.name
+        if FLAGS.precision not in (None, precision):
+            raise ValueError(
+                f"Expected --precision={precision}, with which the run in {output} was begun. "
+                f"Received: --precision={FLAGS.precision}"
+            )
+    if parallel.process_index == 0:
+        if model is None:  # what is there is of a run that came to no checkpoint
+            path.unlink(missing_ok=True)
+            clear_unfinished(path)
+        changes = keep_plan(path, {**plan, "precision": precision}, MAY_CHANGE)
+        for name, (before, now) in changes.items():
+            print(f"change: goes on with {name}={now!r}, no longer {before!r}", flush=True)
+    return build() if model is None else model, epoch, step
+
+
+def _check_place(output, epoch, step, plan):
+    """Raises `ValueError` if a run has made steps that it is not to make."""
+    per_epoch = plan["steps_per_epoch"]
+    if step >= per_epoch:
         raise ValueError(
             f"Expected more than the {step} steps an epoch after which the run in {output} was "
-            f"stopped. Received: steps_per_epoch={steps_per_epoch}"
+            f"stopped. Received: steps_per_epoch={per_epoch}"
         )
-    if FLAGS.precision not in (None, model.dtype_policy.name):
+    done, epochs = epoch * per_epoch + step, -(-plan["steps"] // per_epoch)
+    if done > epochs * per_epoch:
         raise ValueError(
-            f"Expected --precision={model.dtype_policy.name}, with which the run in {output} was "
-            f"begun. Received: --precision={FLAGS.precision}"
+            f"Expected at least the {done} steps that the run in {output} has made. "
+            f"Received: steps={plan['steps']}"
         )
-    return model, epoch, step
 
 
 def announce(what, model, data, recipe, place, output, parallel):
@@ -199,8 +259,20 @@ def callbacks(output, epoch, step, parallel):
     checkpoint = keras_vqvae2.callbacks.TrainingCheckpoint(output, first_step=step)
     if parallel.process_index > 0:
         return [checkpoint]
+    for folder in (output, output / "pictures"):
+        clear_unfinished(folder / "*")
     _forget_unfinished_epochs(output / "log.csv", epoch)
     return [keras.callbacks.CSVLogger(output / "log.csv", append=epoch > 0), checkpoint]
+
+
+def check_trained(history):
+    """Raises `FloatingPointError` if no step of the last epoch counted: nothing is to be kept."""
+    losses = history.history.get("loss")
+    if losses and math.isnan(losses[-1]):
+        raise FloatingPointError(
+            "Expected a step with a finite loss and finite gradients in the last epoch. Received: "
+            "none. Look at the data, or lower --learning_rate"
+        )
 
 
 def committing(callbacks):
@@ -215,7 +287,8 @@ def _forget_unfinished_epochs(log, epoch):
         return
     with open(log, newline="") as file:
         reader = csv.DictReader(file)
-        rows = [row for row in reader if row["epoch"].isdigit() and int(row["epoch"]) < epoch]
+        rows = [row for row in reader if None not in row.values()]  # a row that was cut off
+        rows = [row for row in rows if row["epoch"].isdigit() and int(row["epoch"]) < epoch]
         names = reader.fieldnames
     if not names:  # killed in its first epoch
         log.unlink()

@@ -14,6 +14,8 @@ the command line win over it. The folder --output receives
     log.png                 the same as a picture
     checkpoint-N.keras      model and optimizer; --resume goes on from it, after a kill too. SIGTERM
                             writes one (checkpoint-N-<step>.keras) and ends the run with exit code 0
+    plan.json               what the run was begun with; --resume refuses what would make another
+                            run of it, and says what it goes on with instead
     best.json, preset/      the prior of the best epoch by validation loss (averaged weights, where
                             the recipe's optimizer averages), for CodePrior.from_preset
     metrics.json            its nats a code on the whole validation split, and on as many training
@@ -146,8 +148,23 @@ def train(parallel):
         recipe = load_recipe()
         run_folder.check_devices(recipe, parallel)
         per_epoch = recipe["steps_per_epoch"]
+        patience = FLAGS.patience or recipe.get("patience")
+        plan = run_folder.plan_of(
+            recipe,
+            level=FLAGS.level,
+            codes={
+                "fingerprint": arguments["codes_fingerprint"],
+                FLAGS.train_split: info.splits[FLAGS.train_split].num_examples,
+            },
+            codes_path=FLAGS.codes,
+            validation_split=FLAGS.validation_split,
+            validation_examples=FLAGS.validation_examples,
+            patience=patience,
+            xla=FLAGS.xla,
+            gradient_checkpointing=FLAGS.gradient_checkpointing,
+        )
         prior, epoch, step = run_folder.restore_or_build(
-            output, lambda: build(recipe, arguments), per_epoch
+            output, lambda: build(recipe, arguments), plan, parallel
         )
     epochs = -(-recipe["steps"] // per_epoch)
     first = parallel.process_index == 0
@@ -190,9 +207,10 @@ def train(parallel):
         callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
     best = None
     if validation is not None:
-        patience = FLAGS.patience or recipe.get("patience")
         best = keras_vqvae2.callbacks.BestPreset(output, patience=patience, metadata=metadata)
         callbacks.append(best)
+        if best.is_over(epoch):
+            epochs = epoch
     uniform = math.log(prior.num_embeddings)
     if first:
         callbacks.append(Curves(output, recipe, uniform))
@@ -202,7 +220,7 @@ def train(parallel):
         fit_options["validation_data"] = parallel.distribute(validation)
         fit_options["validation_steps"] = -(-FLAGS.validation_examples // recipe["batch_size"])
     started = time.time()
-    prior.fit(
+    history = prior.fit(
         parallel.distribute(codes),
         epochs=epochs,
         initial_epoch=epoch,
@@ -211,6 +229,7 @@ def train(parallel):
         verbose=verbose,
         **fit_options,
     )
+    run_folder.check_trained(history)
     metrics = {
         "parameters": prior.count_params(),
         "seconds": round(time.time() - started),
@@ -219,7 +238,13 @@ def train(parallel):
     if validation is not None:
         # Every process has the best epoch in mind; the first one has finished writing it.
         parallel.wait()
-        metrics["steps"] = best.best()["epoch"] * per_epoch
+        epoch = best.best()["epoch"]
+        if not epoch:
+            raise FloatingPointError(
+                "Expected an epoch with a finite validation loss, to keep as the best. Received: "
+                "none. Look at the codes, or lower --learning_rate"
+            )
+        metrics["steps"] = epoch * per_epoch
         with parallel.scope():
             prior = keras_vqvae2.CodePrior.from_preset(
                 output / "preset", **command_line.precision()

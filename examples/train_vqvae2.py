@@ -17,6 +17,8 @@ The folder --output receives
     pictures/epoch-N.png    original, reconstruction, what the top level alone holds
     checkpoint-N.keras      model and optimizer; --resume goes on from it, after a kill too. SIGTERM
                             writes one (checkpoint-N-<step>.keras) and ends the run with exit code 0
+    plan.json               what the run was begun with; --resume refuses what would make another
+                            run of it, and says what it goes on with instead
     preset/                 the trained model, for keras_vqvae2.VQVAE2.from_preset
     metrics.json            the metrics on the whole validation set
 
@@ -85,7 +87,18 @@ def train(parallel):
         recipe = load_recipe()
         run_folder.check_devices(recipe, parallel)
         per_epoch = recipe["steps_per_epoch"]
-        model, epoch, step = run_folder.restore_or_build(output, lambda: build(recipe), per_epoch)
+        plan = run_folder.plan_of(
+            recipe,
+            data={**data.content, **recipe["data"]},
+            data_path=FLAGS.data,
+            validation=FLAGS.validation,
+            validation_images=FLAGS.validation_images,
+            log=FLAGS.log,
+            picture_every=FLAGS.picture_every,
+        )
+        model, epoch, step = run_folder.restore_or_build(
+            output, lambda: build(recipe), plan, parallel
+        )
     epochs = -(-recipe["steps"] // per_epoch)
     first = parallel.process_index == 0
     if first:
@@ -123,7 +136,7 @@ def train(parallel):
     if first and FLAGS.log == "tensorboard":
         callbacks.append(keras.callbacks.TensorBoard(output / "tensorboard"))
     started = time.time()
-    model.fit(
+    history = model.fit(
         parallel.distribute(images),
         epochs=epochs,
         initial_epoch=epoch,
@@ -133,6 +146,7 @@ def train(parallel):
         **fit_options,
     )
     seconds = time.time() - started
+    run_folder.check_trained(history)
 
     measured = None
     if held_out:

@@ -52,6 +52,16 @@ def scales_loss(optimizer: keras.optimizers.Optimizer) -> bool:
     return isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
 
 
+def keep_scale(optimizer: keras.optimizers.Optimizer) -> None:
+    """Holds the scale of a loss at 1 or above.
+
+    Each step that is not finite halves it. A scale of 1 is none: a step that overflows with it is
+    not the scale's fault, and a scale that fell on would end at 0, where every gradient is 0.
+    """
+    scale = optimizer.dynamic_scale
+    scale.assign(ops.maximum(scale, 1.0))
+
+
 def gradient_norm(
     optimizer: keras.optimizers.Optimizer, gradients: Sequence[Tensor | None]
 ) -> Tensor:

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from jax.experimental import multihost_utils
 
-from keras_vqvae2.backend.guarded import Update, gradient_norm, poison, scales_loss
+from keras_vqvae2.backend.guarded import Update, gradient_norm, keep_scale, poison, scales_loss
 
 SPLITS_WEIGHTS = True
 _variables_of_step: contextvars.ContextVar[Sequence[keras.Variable]] = contextvars.ContextVar(
@@ -221,6 +221,8 @@ def guarded_update(forward, variables, optimizer, state=(), finite=True):
     _assign(state, new_state, [v.value for v in state], finite)
     # An optimizer that scales the loss lowers its scale: what it does then is its own affair.
     _assign(optimizer.variables, new_optimizer, old_optimizer, finite | scales_loss(optimizer))
+    if scales_loss(optimizer):
+        keep_scale(optimizer)
     return Update(loss, outputs, norm, finite)
 
 

@@ -5,7 +5,7 @@ import contextlib
 import keras
 import tensorflow as tf
 
-from keras_vqvae2.backend.guarded import Update, gradient_norm, poison, scales_loss
+from keras_vqvae2.backend.guarded import Update, gradient_norm, keep_scale, poison, scales_loss
 
 SPLITS_WEIGHTS = False
 
@@ -201,6 +201,7 @@ def guarded_update(forward, variables, optimizer, state=(), finite=True):
     gradients = [g if g is None else g / replicas for g in gradients]
     if scales_loss(optimizer):
         optimizer.apply(poison(gradients, finite), variables)
+        _across_replicas(lambda: keep_scale(optimizer))
     else:
         _apply_if(finite, optimizer, gradients, variables)
     for variable, old in zip(state, before):
@@ -215,6 +216,14 @@ def gradient_with_aux(function, x, variables=()):
         tape.watch(x)
         total, aux = function(x)
     return aux, tape.gradient(total, x)
+
+
+def _across_replicas(function):
+    """Once for all replicas, as a variable asks that is not aggregated over them."""
+    if replica_count() == 1:
+        function()
+    else:
+        tf.distribute.get_replica_context().merge_call(lambda _: function())
 
 
 def _apply_if(finite, optimizer, gradients, variables):

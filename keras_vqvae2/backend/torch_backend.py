@@ -8,7 +8,7 @@ import keras
 import torch
 import torch.distributed
 
-from keras_vqvae2.backend.guarded import Update, gradient_norm, poison, scales_loss
+from keras_vqvae2.backend.guarded import Update, gradient_norm, keep_scale, poison, scales_loss
 
 SPLITS_WEIGHTS = False
 
@@ -159,6 +159,7 @@ def guarded_update(forward, variables, optimizer, state=(), finite=True):
         finite = torch.isfinite(norm) & finite_loss & finite
         if scales_loss(optimizer):
             optimizer.apply(poison(gradients, finite), variables)
+            keep_scale(optimizer)
         elif finite:
             optimizer.apply(gradients, variables)
         if not finite:
@@ -179,14 +180,15 @@ def gradient_with_aux(function, x, variables=()):
 def metrics_over_processes(model, result):
     """Every process must ask. The logs of single steps are those of this process."""
     if replica_count() == 1:
-        return result()
+        # A result may be the variable's own tensor, which evaluation in between sets to zero.
+        return {name: value.clone() for name, value in result().items()}
     variables = [v for metric in model.metrics for v in metric.variables]
     own = [v.value.detach().clone() for v in variables]
     totals = replica_sum(torch.cat([value.float().flatten() for value in own]))
     totals = torch.split(totals, [value.numel() for value in own])
     for variable, total in zip(variables, totals):
         variable.assign(total.reshape(variable.shape))
-    # A result may be the variable's own tensor, which is written to next.
+    # Here it is written to next.
     logs = {name: value.clone() for name, value in result().items()}
     for variable, value in zip(variables, own):
         variable.assign(value)

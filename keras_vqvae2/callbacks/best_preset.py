@@ -1,4 +1,5 @@
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -6,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_vqvae2 import backend
-from keras_vqvae2.files import replacing
+from keras_vqvae2.files import clear_unfinished, replacing
 from keras_vqvae2.hints import FilePath
 
 
@@ -59,8 +60,12 @@ class BestPreset(keras.callbacks.Callback):
         self.patience = patience
         self.metadata = metadata
         self.mode = mode
+        self._begun = False
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        if backend.process_index() == 0:
+            for name in ("preset", "best.json"):
+                clear_unfinished(self.directory / name)
         self._best = self.best()
         self._begun = False
         names = {m.name: getattr(m, "_direction", "down") for m in self.model.metrics}
@@ -70,6 +75,8 @@ class BestPreset(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         if not self._begun and self._best["epoch"] > epoch:
             self._best = {"epoch": 0, "value": None}
+            if backend.process_index() == 0:
+                (self.directory / "best.json").unlink(missing_ok=True)
         self._begun = True
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
@@ -77,10 +84,9 @@ class BestPreset(keras.callbacks.Callback):
         if self.monitor not in logs:
             raise ValueError(f"Expected {self.monitor!r} to watch. Received: {sorted(logs)}")
         value, best = float(logs[self.monitor]), self._best["value"]
-        # A first epoch that is not finite is kept too: it is what there is.
-        if best is not None and not self._sign * value < self._sign * best:
-            if self.patience is not None and epoch + 1 - self._best["epoch"] >= self.patience:
-                self.model.stop_training = True
+        counts = math.isfinite(value) and not math.isnan(logs.get("loss", 0.0))
+        if not counts or (best is not None and not self._sign * value < self._sign * best):
+            self.model.stop_training = self.model.stop_training or self.is_over(epoch + 1)
             return
         self._best = {"epoch": epoch + 1, "value": value}
         if backend.process_index() > 0:
@@ -89,6 +95,14 @@ class BestPreset(keras.callbacks.Callback):
             self.model.save_to_preset(self.directory / "preset", metadata=self.metadata)
         with replacing(self.directory / "best.json") as temporary:
             temporary.write_text(json.dumps({"epoch": epoch + 1, self.monitor: value}))
+
+    def is_over(self, epochs: int) -> bool:
+        """Whether a run ends after so many epochs, since `patience` of them were no better.
+
+        A run that is resumed asks before it trains on: it may have been stopped after its last one.
+        """
+        best = self._best if self._begun else self.best()
+        return self.patience is not None and epochs - best["epoch"] >= self.patience
 
     def best(self) -> dict[str, Any]:
         """Dict of `epoch`, from 1 on, and `value`; epoch 0 and None if there is none yet."""

@@ -14,12 +14,13 @@ import keras
 import numpy as np
 
 from keras_vqvae2 import backend
-from keras_vqvae2.files import replacing
+from keras_vqvae2.files import clear_unfinished, replacing
 from keras_vqvae2.hints import FilePath
 
 _NAME = re.compile(r"checkpoint-(\d+)(?:-(\d+))?\.keras")
-# What dropout draws from next: Keras' files leave it out.
-_SEEDS = "seed_states.npy"
+# What Keras' files leave out: what dropout draws from next, and the sums of an epoch's metrics.
+_SEEDS, _METRICS = "seed_states.npy", "metrics.npz"
+_PENDING = ".pending-"
 # Steps after which the processes of a job ask each other whether one was told to stop.
 _ASK_EVERY = 10
 
@@ -37,7 +38,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
     0 (`SystemExit`). A run that goes on from it gives `first_step`: its first epoch is then the
     rest of the one that was left, and ends at the same step; so do its logs. The data must start
     behind `epoch * steps_per_epoch + first_step` batches (`start_step` of the sources in
-    `keras_vqvae2.data`).
+    `keras_vqvae2.data`). Of several processes the logs of that epoch are those of the rest.
 
     Other callbacks of an epoch write files too: a log, the best preset. `checkpoint.commit`, placed
     behind them in the list of callbacks, makes the checkpoint appear, and the process exit, only
@@ -84,8 +85,18 @@ class TrainingCheckpoint(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         self._told, self._several = False, backend.process_count() > 1
+        if backend.process_index() == 0:
+            self._clear()
         if threading.current_thread() is threading.main_thread():
             self._handler = signal.signal(signal.SIGTERM, self._stop)
+
+    def _clear(self):
+        """Removes what a process that was killed left."""
+        clear_unfinished(self.directory / f"{_PENDING}checkpoint-*.keras")
+        for pending in self.directory.glob(f"{_PENDING}checkpoint-*.keras"):
+            pending.unlink()
+        for old in _checkpoints(self.directory)[:-1]:
+            old.unlink()
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         if self._handler is not None and signal.getsignal(signal.SIGTERM) == self._stop:
@@ -104,6 +115,9 @@ class TrainingCheckpoint(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         self._epoch = epoch
+        if self.first_step and not self._several:
+            path = self.directory / f"checkpoint-{epoch}-{self.first_step}.keras"
+            _restore_arrays(path, _METRICS, self.model.metrics_variables)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         done, steps = self.first_step + batch + 1, self.params.get("steps")
@@ -116,7 +130,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             stop = done % _ASK_EVERY == 0 and backend.any_process(self._told, self.model)
         if stop:
             backend.sync_training_state(self.model)
-            self._save(f"checkpoint-{self._epoch}-{done}.keras")
+            self._save(f"checkpoint-{self._epoch}-{done}.keras", within_epoch=True)
             self._commit()
             self._exit()
 
@@ -134,18 +148,21 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         if backend.any_process(self._told, self.model):
             self._exit()
 
-    def _save(self, name):
+    def _save(self, name, within_epoch=False):
         if backend.process_index() > 0:
             return
-        self._pending = self.directory / f".pending-{name}"
+        self._pending = self.directory / f"{_PENDING}{name}"
         with backend.alone(), replacing(self._pending) as temporary:
             self.model.save(temporary)
-            _append_seeds(temporary, self.model)
+            _append_arrays(temporary, _SEEDS, _seeds(self.model))
+            if within_epoch and not self._several:
+                _append_arrays(temporary, _METRICS, self.model.metrics_variables)
 
     def _commit(self):
         if self._pending is None:
             return
-        os.replace(self._pending, self._pending.with_name(self._pending.name[len(".pending-") :]))
+        name = self._pending.name.removeprefix(_PENDING)
+        os.replace(self._pending, self._pending.with_name(name))
         self._pending = None
         for old in _checkpoints(self.directory)[:-1]:
             old.unlink()
@@ -171,12 +188,10 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             the steps of the next one, or `(None, 0, 0)` if there is no checkpoint.
         """
         checkpoints = _checkpoints(Path(directory))
-        for unfinished in Path(directory).glob(".pending-*.keras"):  # of a process that was killed
-            unfinished.unlink()
         if not checkpoints:
             return None, 0, 0
         model = keras.models.load_model(checkpoints[-1])
-        _restore_seeds(checkpoints[-1], model)
+        _restore_arrays(checkpoints[-1], _SEEDS, _seeds(model))
         return model, *_place(checkpoints[-1])
 
 
@@ -203,18 +218,24 @@ def _seeds(model):
     return [v for v in model.variables if v.name == "seed_generator_state"]
 
 
-def _append_seeds(path, model):
-    states = [keras.ops.convert_to_numpy(state) for state in _seeds(model)]
+def _append_arrays(path, name, variables):
     content = io.BytesIO()
-    np.save(content, np.array(states))
+    arrays = [keras.ops.convert_to_numpy(variable) for variable in variables]
+    if name == _SEEDS:
+        np.save(content, np.array(arrays))
+    else:
+        np.savez(content, *arrays)
     with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(_SEEDS, content.getvalue())
+        archive.writestr(name, content.getvalue())
 
 
-def _restore_seeds(path, model):
+def _restore_arrays(path, name, variables):
+    if not path.exists():
+        return  # the run goes on in another folder
     with zipfile.ZipFile(path) as archive:
-        if _SEEDS not in archive.namelist():
+        if name not in archive.namelist():
             return  # written before there were any in it
-        states = np.load(io.BytesIO(archive.read(_SEEDS)), allow_pickle=False)
-    for variable, state in zip(_seeds(model), states, strict=True):
-        variable.assign(state)
+        content = np.load(io.BytesIO(archive.read(name)), allow_pickle=False)
+    arrays = content if name == _SEEDS else content.values()
+    for variable, array in zip(variables, arrays, strict=True):
+        variable.assign(array)

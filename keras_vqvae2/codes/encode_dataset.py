@@ -1,4 +1,3 @@
-import json
 import os
 import shutil
 import tempfile
@@ -11,13 +10,12 @@ import tqdm
 
 from keras_vqvae2.codes.batch_source import BatchSource
 from keras_vqvae2.codes.codes_from_tfds import (
-    first_line,
     num_examples,
     open_code_dataset,
     shard_digest,
 )
 from keras_vqvae2.data.optional_imports import import_tensorflow, import_tfds
-from keras_vqvae2.files import replacing
+from keras_vqvae2.files import keep_plan, only_process, replacing
 from keras_vqvae2.hints import Dataset, FilePath, Tensor
 from keras_vqvae2.models.vqvae2 import VQVAE2
 from keras_vqvae2.validation import check_positive
@@ -87,9 +85,9 @@ def encode_dataset(
         The directory.
 
     Raises:
-        ValueError: If the directory holds the codes of another model or of other settings, or the
-            source is empty, can be read only once, changes from pass to pass, or has not
-            `num_images` images; if files that are there are damaged.
+        ValueError: If another process is at the same work, the directory holds the codes of another
+            model or of other settings, or the source is empty, can be read only once, changes from
+            pass to pass, or has not `num_images` images; if files that are there are damaged.
         OSError: If the disk is full.
 
     Example:
@@ -110,16 +108,27 @@ def encode_dataset(
         - Razavi, van den Oord, Vinyals 2019, arXiv 1906.00446, algorithm 2.
     """
     check_positive(shard_size=shard_size, num_workers=num_workers)
-    if num_images is not None:
-        check_positive(num_images=num_images)
     if worker not in range(num_workers):
         raise ValueError(f"Expected an integer below {num_workers}. Received: worker={worker}")
     if not split.isidentifier():
         raise ValueError(f"Expected a plain name. Received: split={split!r}")
+    if num_images is not None:
+        check_positive(num_images=num_images)
+    directory = Path(directory)
+    with only_process(directory / f".{split}-{worker}-of-{num_workers}.lock"):
+        return _encode(
+            vqvae, images, directory, split, class_names, flips, shard_size, num_images,
+            num_workers, worker, verbose,
+        )  # fmt: skip
+
+
+def _encode(
+    vqvae, images, directory, split, class_names, flips, shard_size, num_images, num_workers,
+    worker, verbose,
+):  # fmt: skip
     tf, tfds = import_tensorflow(), import_tfds()
     from tensorflow_datasets.core.file_adapters import ArrayRecordFileAdapter as array_record
 
-    directory = Path(directory)
     source = BatchSource(images, num_images, flips)
     if source.num_images is None and num_workers > 1:
         raise ValueError(
@@ -136,7 +145,7 @@ def encode_dataset(
     if source.num_images is not None:
         settings["num_examples"] = source.num_examples
     settings_path = directory / f"{split}.{SETTINGS_FILE}"
-    _hold_to(settings, settings_path)
+    keep_plan(settings_path, settings)
 
     def shard(index):
         return directory / f"{split}.array_record-{index:05d}"
@@ -157,7 +166,7 @@ def encode_dataset(
 
     def write():
         # Of workers that start together each may have found no settings and written its own.
-        _hold_to(settings, settings_path)
+        keep_plan(settings_path, settings)
         with replacing(shard(index)) as temporary:
             try:
                 array_record.write_examples(temporary, enumerate(pending))
@@ -227,26 +236,6 @@ def _clear(directory, split, own, age):
         for unfinished in directory.glob(pattern):
             if time.time() - unfinished.stat().st_mtime >= age:
                 shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _hold_to(settings, path):
-    """Writes the settings of a split, or raises `ValueError` if it was begun with others."""
-    if not path.exists():
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(settings, indent=4))
-    try:
-        begun = dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"Expected the settings with which {path.parent} was begun. Received: {path}, which "
-            f"does not read ({first_line(error)}); delete it if they are those of this call"
-        ) from error
-    for name, value in settings.items():
-        if begun.get(name, value) != value:  # who read an iterable did not know its size
-            raise ValueError(
-                f"Expected {name}={begun[name]!r}, with which {path.parent} was begun. "
-                f"Received: {name}={value!r}"
-            )
 
 
 def _fingerprint(directory, vqvae):

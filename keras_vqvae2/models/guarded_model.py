@@ -1,3 +1,4 @@
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,9 +22,15 @@ class GuardedModel(keras.Model):
 
     Beside the metrics of the subclass there are `loss`, `gradient_norm` and `skipped_steps`. Of an
     epoch without a step that counts, `loss` is NaN.
+
+    Attributes:
+        most_skipped_steps: After how many skipped steps in a row `fit` ends with an error, 100. The
+            loss scale of float16 starts at 2^15 and halves to 1 in 15 of them.
     """
 
+    most_skipped_steps = 100
     _evaluating = False
+    _replicas = 1
 
     def _make_trackers(self):
         self.gradient_norm_tracker = MeanOfSome(name="gradient_norm")
@@ -87,7 +94,8 @@ class GuardedModel(keras.Model):
             zero_unless(weight, update.gradient_norm), sample_weight=weight
         )
         # All replicas skip a step together, and what they count is added up.
-        self.skipped_steps_tracker.update_state((1.0 - weight) / backend.replica_count())
+        self._replicas = backend.replica_count()
+        self.skipped_steps_tracker.update_state((1.0 - weight) / self._replicas)
 
     @staticmethod
     def loss_weight(x: TensorTree, weight: Tensor) -> Tensor:
@@ -188,6 +196,8 @@ class GuardedModel(keras.Model):
                 `validation_data` (of a data set, of its first batch) do not fit, or there are
                 none; or if `sample_weight` comes without a `y`, where Keras would drop it.
             ImportError: If weights that the loss needs are not installed.
+            FloatingPointError: When `most_skipped_steps` steps in a row were skipped, before
+                callbacks keep anything of their epoch. Weights are those before.
         """
         given = bind_arguments("fit", x, args, kwargs)
         given["x"] = self._check_data(x, with_loss=True)
@@ -197,16 +207,23 @@ class GuardedModel(keras.Model):
             given["validation_data"] = (checked, *held_out[1:])
         elif held_out is not None:
             given["validation_data"] = self._check_data(held_out, with_loss=True)
-        self._tell_what_is_better(given.get("callbacks"))
+        callbacks = given.get("callbacks") or []
+        if not isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks = [*callbacks] if isinstance(callbacks, (list, tuple)) else [callbacks]
+            self._tell_what_is_better(callbacks)
+            given["callbacks"] = [_EndsWithoutProgress(self), *callbacks]
         return super().fit(**given)
 
     def _tell_what_is_better(self, callbacks):
         """Keras' own callbacks look at the metrics of `compile` only, of which there are none."""
         better = {m.name: getattr(m, "_direction", None) for m in self.metrics}
-        for callback in callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]:
+        for callback in callbacks:
             direction = better.get(str(getattr(callback, "monitor", None)).removeprefix("val_"))
             if getattr(callback, "mode", None) == "auto" and direction is not None:
                 callback.mode = {"up": "max", "down": "min"}[direction]
+            if isinstance(callback, keras.callbacks.ModelCheckpoint) and callback.best is None:
+                # It would take a first NaN for the best, and nothing is better than that.
+                callback.best = -math.inf if callback.mode == "max" else math.inf
 
     def evaluate(self, x: Tensor | Dataset | None = None, *args: Any, **kwargs: Any) -> Any:
         """Computes the metrics, as `keras.Model.evaluate` does; arguments and checks of `fit`."""
@@ -222,6 +239,50 @@ class GuardedModel(keras.Model):
     def predict(self, x: Tensor | Dataset, *args: Any, **kwargs: Any) -> np.ndarray:
         """Outputs for `x`, as `keras.Model.predict` does; data are checked as in `fit`."""
         return super().predict(self._check_data(x, with_loss=False), *args, **kwargs)
+
+
+class _EndsWithoutProgress(keras.callbacks.Callback):
+    """Ends training by `FloatingPointError` after `most_skipped_steps` skipped steps in a row.
+
+    It looks at the logs that Keras fetches anyway. It stands before all other callbacks, so that
+    none of them keeps anything of an epoch that ends this way.
+    """
+
+    async_safe = True  # steps are counted in another thread then, and may come out of order
+
+    def __init__(self, model):
+        super().__init__()
+        self._guarded = model  # `self.model` would make JAX write its state back in each step
+        self._in_a_row = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch, self._seen, self._skipped = epoch, -1, 0.0
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._check()
+
+    def on_train_batch_end(self, batch, logs=None):
+        steps = batch - self._seen
+        if steps < 1:
+            return
+        total = logs["skipped_steps"] * self._guarded._replicas
+        all_skipped = round(total - self._skipped) >= steps
+        self._in_a_row = self._in_a_row + steps if all_skipped else 0
+        self._seen, self._skipped = batch, total
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._check()
+
+    def _check(self):
+        if self._in_a_row < self._guarded.most_skipped_steps:
+            return
+        backend.sync_training_state(self._guarded)
+        raise FloatingPointError(
+            f"Expected a finite loss and finite gradients. Received: {self._in_a_row} steps in a "
+            f"row without, up to step {self._seen + 1} of epoch {self._epoch + 1}. The weights are "
+            "those before; look at the data, lower the learning rate or clip gradients "
+            "(global_clipnorm)"
+        )
 
 
 class MeanOfSome(keras.metrics.Mean):

@@ -19,7 +19,6 @@ import math
 import os
 import re
 import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +29,7 @@ import keras
 import ml_dtypes
 import numpy as np
 
-from keras_vqvae2.files import brief, replacing
+from keras_vqvae2.files import brief, replacing, staging_folder
 from keras_vqvae2.hints import Config, FilePath
 from keras_vqvae2.models.preset_config import parse_config, registered_class, serialize_model
 from keras_vqvae2.version import __version__
@@ -391,7 +390,7 @@ def _replacing(directory):
     target = Path(os.path.expanduser(directory)).resolve()
     _require_replaceable(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    staging = staging_folder(target)
     new, old = staging / "new", staging / "old"
     try:
         new.mkdir()

@@ -117,6 +117,17 @@ def test_train_prior_step():
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(BACKEND != "torch", reason="runs are forks of a process, sound on PyTorch")
+def test_kills():
+    command = [sys.executable, BENCHMARKS / "kills.py", "--kills=6", "--writes=2"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = [line for line in done.stdout.splitlines() if line.startswith("|")][2:]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert len(rows) == 12 and all(row[6] == "0" for row in rows), rows
+
+
+@pytest.mark.slow
 def test_first_images():
     rows, messages = run("first_images.py", "--preset=imagenette_128", "--images=2")
     assert [row[:3] for row in rows] == [["imagenette_128", "2", BACKEND]], messages

@@ -41,6 +41,31 @@ def test_without_patience_it_never_stops(tmp_path):
     assert best(tmp_path) == (2, 2.0)
 
 
+def test_what_is_not_finite_is_never_the_best(tmp_path):
+    assert run(tmp_path, [float("nan"), float("inf")]) == 2
+    assert list(tmp_path.iterdir()) == []
+    assert run(tmp_path, [float("nan"), 2.0, float("-inf")]) == 3
+    assert best(tmp_path) == (2, 2.0)
+
+
+def test_a_run_that_had_ended_is_over(tmp_path):
+    losses = [3.0, 2.0, 2.5, 2.1, 2.2, 1.0]
+    assert run(tmp_path, losses, patience=2) == 4
+    for patience, over in ((None, False), (2, True), (3, False)):
+        assert BestPreset(tmp_path, patience=patience).is_over(4) == over
+    assert not BestPreset(tmp_path / "new", patience=2).is_over(0)
+
+
+def test_a_kill_between_two_renames_does_not_lose_the_preset(tmp_path):
+    run(tmp_path, [3.0])
+    staging = tmp_path / ".preset-x.unfinished"
+    staging.mkdir()
+    (tmp_path / "preset").rename(staging / "old")
+    run(tmp_path, [3.0, 4.0], start=1)
+    assert best(tmp_path) == (1, 1.0)
+    assert not staging.exists()
+
+
 def test_a_resumed_run_goes_on_counting(tmp_path):
     losses = [3.0, 2.0, 2.5, 2.1, 2.2, 1.0]
     run(tmp_path, losses[:3], patience=3)

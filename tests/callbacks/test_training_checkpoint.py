@@ -72,6 +72,32 @@ def test_a_failed_write_leaves_the_checkpoint_before(rng, tmp_path, monkeypatch)
     assert TrainingCheckpoint.restore(tmp_path)[1] == 1
 
 
+def test_who_reads_leaves_a_running_process_alone(rng, tmp_path):
+    images = rng.uniform(size=(4, 16, 16, 3))
+
+    class Read(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            TrainingCheckpoint.restore(tmp_path)
+
+    checkpoint = TrainingCheckpoint(tmp_path)
+    fit(build(), images, epochs=2, callbacks=[checkpoint, Read(), checkpoint.commit])
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-2.keras"]
+
+
+def test_who_writes_next_clears_what_a_kill_left(rng, tmp_path):
+    fit(build(), rng.uniform(size=(4, 16, 16, 3)), callbacks=[TrainingCheckpoint(tmp_path)])
+    whole = (tmp_path / "checkpoint-1.keras").read_bytes()
+    for name in (".pending-checkpoint-2.keras", "checkpoint-0-1.keras"):
+        (tmp_path / name).write_bytes(whole)
+    (tmp_path / "..pending-checkpoint-2.keras-x.unfinished").mkdir()
+    (tmp_path / ".of-someone-else").mkdir()
+    model, epoch, _ = TrainingCheckpoint.restore(tmp_path)
+    fit(model, rng.uniform(size=(4, 16, 16, 3)), epochs=epoch, initial_epoch=epoch,
+        callbacks=[TrainingCheckpoint(tmp_path)])  # fmt: skip
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [".of-someone-else", "checkpoint-1.keras"]
+
+
 def test_nothing_to_restore(tmp_path):
     (tmp_path / "preset.keras").write_text("something else")
     assert TrainingCheckpoint.restore(tmp_path) == (None, 0, 0)
@@ -100,7 +126,7 @@ def test_sigterm_writes_a_checkpoint_from_which_the_run_ends_the_same(rng, tmp_p
     whole = build()
     start = whole.get_weights()
     settings = {"epochs": 3, "steps_per_epoch": 4, "verbose": 0}
-    whole.fit(images, **settings)
+    expected = whole.fit(images, **settings).history
 
     stopped, handler = build(), signal.getsignal(signal.SIGTERM)
     stopped.set_weights(start)
@@ -120,6 +146,10 @@ def test_sigterm_writes_a_checkpoint_from_which_the_run_ends_the_same(rng, tmp_p
         **settings,
     )
     assert history.epoch == list(range(epoch, 3))
+    # Those of the epoch that was cut count all of its steps.
+    for metric in ("loss", "psnr", "usage_top", "perplexity_bottom"):
+        found = history.history[metric]
+        np.testing.assert_allclose(found, expected[metric][epoch:], rtol=1e-4, err_msg=metric)
     assert int(model.optimizer.iterations) == int(whole.optimizer.iterations) == 12
     for a, b in zip(whole.variables, model.variables):
         np.testing.assert_allclose(
@@ -163,7 +193,7 @@ def test_what_is_behind_the_checkpoint_is_done_before_it_appears(rng, tmp_path):
         fit(build(), images, epochs=3, callbacks=[checkpoint, Look(), Killed(), checkpoint.commit])
     assert seen == [[], ["checkpoint-1.keras"]]
     assert TrainingCheckpoint.restore(tmp_path)[1:] == (1, 0)
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1.keras"]
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-1.keras"]
 
 
 def test_sigterm_at_the_end_of_an_epoch_waits_for_what_is_behind(rng, tmp_path):

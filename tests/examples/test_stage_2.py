@@ -180,6 +180,28 @@ def test_images_to_codes_to_a_prior_to_images_with_a_kill_on_the_way(tmp_path, r
         assert np.abs(images[0] - images[1]).max() <= 1, name
 
 
+def test_a_prior_goes_on_with_its_codes_and_level_or_not_at_all(tmp_path, run, call):
+    images = np.random.default_rng(0).integers(256, size=(6, 16, 16, 3), dtype="uint8")
+    for name in ("codes", "other"):
+        vqvae = VQVAE2((16, 16, 3), num_embeddings=16, hidden_units=8, residual_units=4)
+        encode_dataset(vqvae, images, tmp_path / name, verbose=0)
+        encode_dataset(vqvae, images, tmp_path / name, "validation", verbose=0)
+    (tmp_path / "recipe.py").write_text(RECIPE)
+    flags = [f"--recipe={tmp_path}/recipe.py", f"--output={tmp_path}/run", "--resume"]
+    run("train_prior", *flags, f"--codes={tmp_path}/codes", "--level=bottom", "--steps=2")
+    for other, level, differs in (
+        ("other", "bottom", "codes.fingerprint"),
+        ("codes", "top", "level='bottom', with which"),
+    ):
+        done = call("train_prior", *flags, f"--codes={tmp_path}/{other}", f"--level={level}")
+        assert done.code == 1 and differs in done.err.splitlines()[-1]
+    (tmp_path / "codes").rename(tmp_path / "moved")
+    flags += [f"--codes={tmp_path}/moved", "--level=bottom", "--validation_examples=4"]
+    printed = run("train_prior", *flags, "--patience=3")
+    changes = re.findall(r"^change: goes on with (\w+)=", printed, re.MULTILINE)
+    assert sorted(changes) == ["codes_path", "patience", "steps", "validation_examples"]
+
+
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="Keras splits weights on JAX")
 @pytest.mark.parametrize("devices, split", [(2, 2), (4, 2)])
 def test_a_prior_whose_weights_are_split_ends_as_on_one_device(tmp_path, devices, split):

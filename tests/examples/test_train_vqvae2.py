@@ -3,6 +3,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,9 +16,13 @@ import pytest
 from PIL import Image
 
 from keras_vqvae2 import VQVAE2
+from keras_vqvae2.files import only_process
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "train_vqvae2.py"
 MEASURE = Path(__file__).parents[2] / "benchmarks" / "measure.py"
+spec = importlib.util.spec_from_file_location("compare_runs", MEASURE.with_name("compare_runs.py"))
+compare_runs = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(compare_runs)
 RECIPE = """
 import keras
 
@@ -125,6 +130,79 @@ def test_a_run_leaves_all_it_promises_and_a_killed_one_ends_the_same(folder, run
     # A finished run is not written over.
     done = call("train_vqvae2", f"--data={folder}/images", f"--output={whole}", "--devices=1")
     assert done.code == 1 and "add --resume" in done.err.splitlines()[-1]
+
+
+def test_a_run_goes_on_as_its_plan_says(folder, run, call):
+    output = folder / "planned"
+    run(output, "--steps=4")
+    plan = json.loads((output / "plan.json").read_text())
+    assert plan["batch_size"] == 4 and plan["learning_rate"] == 0.001 and plan["data"]["flip"]
+    assert plan["model"]["hidden_units"] == 8 and plan["precision"] == "float32"
+    before = compare_runs.content(output)
+
+    def refused(*flags, data=folder / "images"):
+        arguments = [f"--recipe={folder}/recipe.py", f"--data={data}", f"--output={output}"]
+        done = call("train_vqvae2", *arguments, "--steps=4", "--resume", *flags)
+        assert done.code == 1 and "Traceback" not in done.err
+        assert compare_runs.differences(output, before) == []
+        return done.err.splitlines()[-1]
+
+    expected = f"Expected batch_size=4, with which {output} was begun. Received: batch_size=2"
+    assert refused("--batch_size=2") == f"train_vqvae2: {expected}"
+    assert "learning_rate=0.001, with" in refused("--learning_rate=0.1")
+    for flag in ("accumulate_steps=2", "seed=1", "steps_per_epoch=4", "engine=grain"):
+        assert f"Received: {flag.replace('grain', repr('grain'))}" in refused(f"--{flag}")
+    assert "model.image_shape=[16, 16, 3], with" in refused("--image_size=24")
+    assert "Received: --precision=mixed_float16" in refused("--precision=mixed_float16")
+    assert "Expected at least the 4 steps" in refused("--steps=2")
+    # Other images are other data; the same elsewhere are not.
+    shutil.copytree(folder / "images", folder / "moved")
+    (folder / "moved" / "9.png").rename(folder / "moved" / "new.png")
+    assert "data.digest_of_names=" in refused(data=folder / "moved")
+    (folder / "moved" / "new.png").rename(folder / "moved" / "9.png")
+    printed = run(output, "--resume", f"--data={folder}/moved", "--picture_every=9")
+    changes = re.findall(r"^change: goes on with (\w+)=", printed, re.MULTILINE)
+    assert sorted(changes) == ["data_path", "picture_every", "steps"]
+    assert len(read_log(output)) == 4
+    # A run from before there were plans.
+    (output / "plan.json").unlink()
+    run(output, "--resume", "--steps=10")
+    assert (output / "plan.json").exists() and len(read_log(output)) == 5
+
+
+def test_two_processes_do_not_work_in_one_folder(folder, call):
+    output = folder / "in_use"
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        with only_process(output / ".lock"):
+            os.write(write, b"x")
+            signal.pause()
+    os.read(read, 1)
+    try:
+        done = call("train_vqvae2", *flags_of(folder, output))
+        assert done.code == 1
+        assert f"{output}, in use by process {pid} on " in done.err.splitlines()[-1]
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    assert [path.name for path in output.iterdir()] == [".lock"]
+
+
+def test_a_run_that_diverges_fails_and_keeps_what_was_good(folder, run, call):
+    output = folder / "diverged"
+    run(output, "--steps=2")
+    before = compare_runs.content(output)
+    recipe = folder / "diverges.py"
+    recipe.write_text(RECIPE.replace("Adam(1e-3)", "SGD(1e30)"))
+    flags = [f"--recipe={recipe}", f"--data={folder}/images", "--resume"]
+    done = call("train_vqvae2", *flags, f"--output={folder / 'anew'}")
+    assert done.code == 1 and "Traceback" not in done.err
+    assert "Expected a step with a finite loss" in done.err.splitlines()[-1]
+    assert not (folder / "anew" / "preset").exists()
+    # The plan would refuse that recipe; without it the checkpoint's optimizer goes on.
+    assert call("train_vqvae2", *flags, f"--output={output}").code == 1
+    assert compare_runs.differences(output, before) == []
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import pytest
 from keras import ops
 
 from keras_vqvae2 import VQVAE2, PresetModel, backend
+from keras_vqvae2.callbacks import BestPreset
 
 
 def build(policy="float32", **kwargs):
@@ -105,6 +106,75 @@ def test_jit_compile_gives_the_same_step(images):
         a = plain.train_on_batch(images, return_dict=True)
         b = compiled.train_on_batch(images, return_dict=True)
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-3)
+
+
+# === Steps in a row that do not count ===
+
+
+class Batches(keras.utils.PyDataset):
+    """As many batches, of which those with the given numbers are not finite."""
+
+    def __init__(self, images, count, broken):
+        super().__init__()
+        self.images, self.count, self.broken = images, count, broken
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, i):
+        return np.full_like(self.images, np.nan) if i in self.broken else self.images
+
+
+@pytest.mark.compiled
+def test_training_ends_when_too_many_steps_in_a_row_are_skipped(images, tmp_path):
+    model = build()
+    assert model.most_skipped_steps == 100
+    model.most_skipped_steps = 7
+    path = tmp_path / "model.keras"
+    callbacks = [keras.callbacks.ModelCheckpoint(path), BestPreset(tmp_path, "loss")]
+    batches = Batches(images[:2], 5, range(2, 5))
+    history = model.fit(batches, epochs=2, shuffle=False, verbose=0).history  # 3 of 5, twice
+    assert history["skipped_steps"] == [3, 3]
+    before = snapshot(model)
+    with pytest.raises(FloatingPointError, match=r"Received: \d+ steps in a row without, up to"):
+        model.fit(Batches(images[:2], 8, range(8)), verbose=0, callbacks=callbacks)
+    assert list(tmp_path.iterdir()) == []  # of such an epoch nothing is kept
+    for path, value in snapshot(model).items():
+        np.testing.assert_array_equal(value, before[path])
+    # Over short epochs too.
+    with pytest.raises(FloatingPointError, match="of epoch [34]"):
+        model.fit(Batches(images[:2], 3, range(3)), epochs=9, verbose=0)
+
+
+def test_the_epoch_of_the_log_is_not_that_of_validation(images):
+    for held_out in (None, images):
+        batches = Batches(images[:2], 3, (1, 2))
+        history = build().fit(batches, validation_data=held_out, epochs=2, verbose=0).history
+        assert history["skipped_steps"] == [2, 2]
+
+
+@pytest.mark.compiled
+def test_the_scale_of_the_loss_stays_at_1(images):
+    model = build("mixed_float16")
+    model.fit(Batches(images[:2], 18, range(18)), verbose=0)
+    assert float(ops.convert_to_numpy(model.optimizer.dynamic_scale)) == 1.0
+    logs = model.train_on_batch(images, return_dict=True)
+    assert logs["skipped_steps"] == 0 and np.isfinite(logs["loss"])
+
+
+def test_an_epoch_without_a_step_is_never_the_best(images, tmp_path):
+    model = build()
+    keras_best = keras.callbacks.ModelCheckpoint(
+        tmp_path / "{epoch}.keras", monitor="loss", save_best_only=True
+    )
+    ours = [BestPreset(tmp_path / name, name) for name in ("loss", "val_loss")]
+    callbacks = [keras_best, *ours]
+    model.fit(images * np.nan, validation_data=images, callbacks=callbacks, verbose=0)
+    assert list(tmp_path.iterdir()) == []
+    model.fit(
+        images, validation_data=images, callbacks=callbacks, epochs=2, initial_epoch=1, verbose=0
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2.keras", "loss", "val_loss"]
 
 
 # === Two updates in one step ===
