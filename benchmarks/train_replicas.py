@@ -27,6 +27,9 @@ flags.DEFINE_integer("units", 8, "Width of the model.", lower_bound=4)
 flags.DEFINE_integer("size", 32, "Height and width of images, four times that of codes.")
 flags.DEFINE_string("precision", "float32", "Dtype policy.")
 flags.DEFINE_float("dropout", 0.0, "Quantizer dropout of stage 1, dropout of stage 2.")
+flags.DEFINE_enum(
+    "prior", "pixelsnail", ["pixelsnail", "transformer", "masked_transformer"], "Of stage 2."
+)
 flags.DEFINE_integer("nan_at", -1, "Example of stage 1 that is not finite.")
 flags.DEFINE_integer("die_at", -1, "Step at which the last process kills itself.")
 flags.DEFINE_string("output", None, "File for what the run ends with.", required=True)
@@ -49,7 +52,7 @@ def build(stage):
     import keras
     import numpy as np
 
-    from keras_vqvae2 import VQVAE2, PixelSnailPrior
+    from keras_vqvae2 import VQVAE2, MaskedTransformerPrior, PixelSnailPrior, TransformerPrior
     from keras_vqvae2.layers import VectorQuantizerEMA
 
     rng, count = np.random.default_rng(0), FLAGS.steps * FLAGS.batch_size
@@ -79,18 +82,34 @@ def build(stage):
             "label": rng.integers(4, size=count, dtype="int32"),
         }
         data["top"][:, 1:] = data["top"][:, :1]  # something to learn
-        model = PixelSnailPrior(
+        transformer = {
+            "hidden_units": 4 * FLAGS.units,
+            "num_layers": 2,
+            "num_heads": 4,
+            "feed_forward_units": 8 * FLAGS.units,
+        }
+        model_class, sizes = {
+            "pixelsnail": (
+                PixelSnailPrior,
+                {
+                    "hidden_units": FLAGS.units,
+                    "residual_units": FLAGS.units,
+                    "num_blocks": 1,
+                    "block_layers": 2,
+                    "attention_heads": 2,
+                    "output_blocks": 1,
+                },
+            ),
+            "transformer": (TransformerPrior, transformer),
+            "masked_transformer": (MaskedTransformerPrior, transformer),
+        }[FLAGS.prior]
+        model = model_class(
             (cells, cells),
             num_embeddings=32,
             num_classes=4,
-            hidden_units=FLAGS.units,
-            residual_units=FLAGS.units,
-            num_blocks=1,
-            block_layers=2,
-            attention_heads=2,
-            output_blocks=1,
             dropout=FLAGS.dropout,
             dtype=FLAGS.precision,
+            **sizes,
         )
     model.compile(optimizer=optimizer)
     return model, data

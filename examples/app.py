@@ -60,10 +60,10 @@ def told():
         raise gr.Error(str(error), print_exception=False) from error
 
 
-def sampling(own, temperature, top_p, seed):
+def sampling(own, temperature, top_p, guidance_scale, seed):
     """Keywords of `generate`."""
-    settings = {} if own else {"temperature": temperature, "top_p": top_p}
-    return {**settings, "seed": seed or 0}
+    settings = {"temperature": temperature, "top_p": top_p, "guidance_scale": guidance_scale}
+    return {**({} if own else settings), "seed": seed or 0}
 
 
 def label_choices(opened):
@@ -89,11 +89,12 @@ def build_page(presets, max_bytes):
             preset = gr.Dropdown(presets, value=presets[0], label="Preset", filterable=False)
             about = gr.Markdown(playground.describe(opened))
             label = gr.Dropdown(**label_choices(opened), label="Label")
-            own = gr.Checkbox(True, label="The preset's own temperature and top-p")
+            own = gr.Checkbox(True, label="The preset's own settings")
             temperature = gr.Slider(0.1, 1.5, 1, step=0.05, label="Temperature", interactive=False)
             top_p = gr.Slider(0.05, 1, 1, step=0.05, label="Top-p", interactive=False)
+            guidance = gr.Slider(0, 6, 1, step=0.25, label="Guidance", interactive=False)
             seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1)
-        request = [preset, label, own, temperature, top_p, seed]
+        request = [preset, label, own, temperature, top_p, guidance, seed]
         opening = [page.load, preset.change]
         with gr.Column(scale=4), gr.Tabs():
             with gr.Tab("Invent"):
@@ -113,8 +114,8 @@ def build_page(presets, max_bytes):
 
         preset.change(open_preset, preset, [about, label, candidates], **TURN)
         own.change(
-            lambda own: [gr.update(interactive=not own)] * 2,
-            *(own, [temperature, top_p]),
+            lambda own: [gr.update(interactive=not own)] * 3,
+            *(own, [temperature, top_p, guidance]),
             api_visibility="private",
         )
     return page
@@ -132,9 +133,11 @@ def invent_tab(opened, request):
         stop = gr.Button("Stop")
     gallery = gr.Gallery(label="Invented", columns=8, elem_id="invented", **GALLERY)
 
-    def invent(preset, label, own, temperature, top_p, seed, count, rate, progress=PROGRESS):
+    def invent(
+        preset, label, own, temperature, top_p, guidance, seed, count, rate, progress=PROGRESS
+    ):
         opened = playground.open_preset(preset)
-        settings = sampling(own, temperature, top_p, seed)
+        settings = sampling(own, temperature, top_p, guidance, seed)
         with told():
             if rate == 1:
                 for pairs in playground.draw(opened, label, count, **settings):
@@ -224,9 +227,9 @@ def complete_tab(request, opening, max_bytes):
             button = gr.Button("Complete", variant="primary")
             gallery = gr.Gallery(label="Completed", columns=4, elem_id="completed", **GALLERY)
 
-    def complete(preset, label, own, temperature, top_p, seed, picture, drawing):
+    def complete(preset, label, own, temperature, top_p, guidance, seed, picture, drawing):
         opened = playground.open_preset(preset)
-        settings = sampling(own, temperature, top_p, seed)
+        settings = sampling(own, temperature, top_p, guidance, seed)
         with told():
             mask = playground.painted(drawing["layers"], opened.size)
             return playground.complete(opened, picture, mask, label, **settings)

@@ -83,6 +83,18 @@ def measure_reconstructions(generator, validation, output):
     return evaluation.evaluate_reconstructions(generator.vqvae, validation[0])
 
 
+def without_likelihood(generator):
+    """The priors that cannot say how likely codes are."""
+    shapes = generator.vqvae.code_shapes()
+    codes = {level: np.zeros((1, *shape), "int32") for level, shape in shapes.items()}
+    codes["label"] = np.zeros(1, "int32")
+    return [
+        f"{type(prior).__name__} of {level!r}"
+        for level, prior in generator.priors.items()
+        if prior.nats(codes) is None
+    ]
+
+
 def measure_priors(generator, train, validation):
     """Likelihood of the validation images' codes, and of the training images' beside it."""
     encode = functools.partial(generator.vqvae.encode, verbose=1)
@@ -244,6 +256,12 @@ def evaluate():
             raise ValueError(
                 "Expected a generator with classes for the sections samples and accuracy: choose "
                 f"others by --sections. Received: --preset={FLAGS.preset}"
+            )
+        missing = without_likelihood(generator) if "priors" in sections else []
+        if missing:
+            raise ValueError(
+                "Expected priors that have an exact likelihood for the section priors: choose "
+                f"others by --sections. Received: {', '.join(missing)}, which has none"
             )
         parts = {"vqvae": generator.vqvae, **generator.priors}
     extractor = None

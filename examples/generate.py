@@ -8,8 +8,8 @@ From parts that were trained here, kept as one preset on the way:
         --priors=runs/prior_top/preset,runs/prior_bottom/preset --save_preset=runs/generator \\
         --output=runs/samples
 
-The data set --codes gives the classes their names. --temperature, --top_k and --top_p become the
-saved generator's own settings.
+The data set --codes gives the classes their names. --temperature, --top_k, --top_p,
+--guidance_scale and --guidance_power become the saved generator's own settings.
 
 --output receives image-NNNNNN.png, one a sample, and grid.png. Image i of a seed is always the
 same: after a kill the same command draws only what is missing, and several processes that share
@@ -46,6 +46,8 @@ for option, what in (
     ("temperature", "Divides the logits"),
     ("top_k", "Only the k most probable codes"),
     ("top_p", "Only the codes that together reach this probability"),
+    ("guidance_scale", "How much to obey the label; priors trained with label_dropout"),
+    ("guidance_power", "The scale rises from 1 over the map, the later the higher the power"),
 ):
     flags.DEFINE_string(option, None, f"{what}: a number, or one a level as top=0.9,bottom=0.8.")
 flags.mark_flags_as_required(["output"])
@@ -118,6 +120,7 @@ def generate():
     command_line.check_worker()
     output = command_line.folder_to_write("output")
     kinds = {"temperature": float, "top_k": int, "top_p": float}
+    kinds |= {"guidance_scale": float, "guidance_power": float}
     settings = {name: numbers(name, kind) for name, kind in kinds.items()}
     generator = open_generator()
     generator = keras_vqvae2.HierarchicalImageGenerator(

@@ -136,7 +136,7 @@ def rng():
     return np.random.default_rng(0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def golden():
     """Loads a file of numbers that other projects' code produced (tests/golden/README.md)."""
     from safetensors.numpy import load_file

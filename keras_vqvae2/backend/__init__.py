@@ -2,8 +2,11 @@
 
 Everything else in the package is `keras.ops`. Each backend module offers the same names:
 
+- `attention`: Keras' fused attention of scaled queries `(batch, length, heads, d)`.
 - `guarded_update`: a forward pass, its gradients, and the optimizer's update, in which a batch that
   is not finite changes nothing; the body of every training step.
+- `gradient_with_aux(function, x, variables)`: `((value, aux), gradient)` at a tensor of a function
+  to `(scalar, (value, aux))`; what it does to `variables` is forgotten. For use in a forward pass.
 - `train_step`, `test_step`: `train_batch` and `test_batch` of a model, in the backend's signature.
 - `build_optimizer`: for where Keras would reduce a batch over processes to build it.
 - `metrics_over_processes`: a model's metrics over all processes of the job.
@@ -41,10 +44,12 @@ _backend = importlib.import_module(f"keras_vqvae2.backend.{_name}_backend")
 SPLITS_WEIGHTS = _backend.SPLITS_WEIGHTS
 alone = _backend.alone
 any_process = _backend.any_process
+attention = _backend.attention
 batch_multiple = _backend.batch_multiple
 build_optimizer = _backend.build_optimizer
 compile_function = _backend.compile_function
 distribute_dataset = _backend.distribute_dataset
+gradient_with_aux = _backend.gradient_with_aux
 guarded_update = _backend.guarded_update
 map_range = _backend.map_range
 matmul_float32 = _backend.matmul_float32

@@ -129,6 +129,17 @@ def compile_function(function, variables):
     return lambda *args: pure([v.value for v in variables], args)
 
 
+def attention(queries, keys, values, is_causal):
+    dtype = queries.dtype
+    if dtype == "float16" and jax.default_backend() == "cpu":
+        # XLA has no product of float16 there whose sums are float32.
+        queries, keys, values = (x.astype("float32") for x in (queries, keys, values))
+    attended = keras.ops.dot_product_attention(
+        queries, keys, values, scale=1.0, is_causal=is_causal
+    )
+    return attended.astype(dtype)
+
+
 def matmul_float32(a, b):
     # The default rounds the inputs to bfloat16 on a TPU and to TensorFloat-32 on a GPU.
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
@@ -213,6 +224,17 @@ def guarded_update(forward, variables, optimizer, state=(), finite=True):
     if scales_loss(optimizer):
         keep_scale(optimizer)
     return Update(loss, outputs, norm, finite)
+
+
+def gradient_with_aux(function, x, variables=()):
+    known = [(v, v.value) for v in variables]
+
+    def scoped(x):
+        with keras.StatelessScope(state_mapping=known):
+            return function(x)
+
+    gradient, aux = jax.grad(scoped, has_aux=True)(jax.lax.stop_gradient(x))
+    return aux, gradient
 
 
 def _assign(variables, new, old, finite):

@@ -125,6 +125,10 @@ def compile_function(function, variables):
     return tf.function(function, jit_compile=True)
 
 
+def attention(queries, keys, values, is_causal):
+    return keras.ops.dot_product_attention(queries, keys, values, scale=1.0, is_causal=is_causal)
+
+
 def matmul_float32(a, b):
     # TensorFloat-32 is a global switch of TensorFlow (tf.config.experimental).
     return tf.matmul(a, b)
@@ -203,6 +207,15 @@ def guarded_update(forward, variables, optimizer, state=(), finite=True):
     for variable, old in zip(state, before):
         variable.assign(tf.where(finite, variable.value, old))
     return Update(loss, outputs, norm, finite)
+
+
+def gradient_with_aux(function, x, variables=()):
+    x = tf.stop_gradient(x)
+    forgotten = keras.StatelessScope(state_mapping=[(v, v.value) for v in variables])
+    with forgotten, tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        total, aux = function(x)
+    return aux, tape.gradient(total, x)
 
 
 def _across_replicas(function):

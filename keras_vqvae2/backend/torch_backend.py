@@ -108,6 +108,10 @@ def compile_function(function, variables):
     return torch.inference_mode()(function)
 
 
+def attention(queries, keys, values, is_causal):
+    return keras.ops.dot_product_attention(queries, keys, values, scale=1.0, is_causal=is_causal)
+
+
 def matmul_float32(a, b):
     # Full float32 unless the user asked otherwise (torch.set_float32_matmul_precision).
     return torch.matmul(a, b)
@@ -163,6 +167,14 @@ def guarded_update(forward, variables, optimizer, state=(), finite=True):
                 variable.assign(old)
     outputs = keras.tree.map_structure(torch.Tensor.detach, outputs)
     return Update(loss.detach(), outputs, norm, finite)
+
+
+def gradient_with_aux(function, x, variables=()):
+    x = x.detach().requires_grad_()
+    with keras.StatelessScope(state_mapping=[(v, v.value.detach()) for v in variables]):
+        total, aux = function(x)
+    (gradient,) = torch.autograd.grad(total, x)
+    return keras.tree.map_structure(torch.Tensor.detach, aux), gradient
 
 
 def metrics_over_processes(model, result):

@@ -141,11 +141,15 @@ def open_code_dataset(directory: FilePath, vqvae: VQVAE2 | str | None = None) ->
             f"in the metadata of {directory}. Received: levels={metadata.get('levels')}, "
             f"num_embeddings={metadata.get('num_embeddings')}, {shards=}"
         )
-    expected = vqvae if isinstance(vqvae, (str, type(None))) else vqvae.fingerprint()
-    if expected not in (None, metadata["fingerprint"]):
+    made_by = metadata["fingerprint"]
+    if isinstance(vqvae, (str, type(None))):
+        expected, fits = vqvae, vqvae in (None, made_by)
+    else:
+        expected, fits = vqvae.fingerprint(), vqvae.has_fingerprint(made_by)
+    if not fits:
         raise ValueError(
             f"Expected codes of the model with the fingerprint {expected}. Received: {directory}, "
-            f"codes of the one with {metadata['fingerprint']}"
+            f"codes of the one with {made_by}"
         )
     return builder
 

@@ -135,7 +135,7 @@ def _encode(
             "Expected the number of images of the source, which workers share. "
             "Received: num_images=None"
         )
-    fingerprint = vqvae.fingerprint()
+    fingerprint = _fingerprint(directory, vqvae)
     settings = {
         "fingerprint": fingerprint,
         "flips": bool(flips),
@@ -238,16 +238,17 @@ def _clear(directory, split, own, age):
                 shutil.rmtree(unfinished, ignore_errors=True)
 
 
+def _fingerprint(directory, vqvae):
+    """That of the splits that are there, if they are of this model."""
+    if not (directory / INFO_FILE).exists():
+        return vqvae.fingerprint()
+    return open_code_dataset(directory, vqvae).info.metadata["fingerprint"]
+
+
 def _finished_splits(directory, fingerprint):
     if not (directory / INFO_FILE).exists():
         return {}
-    info = open_code_dataset(directory).info
-    if info.metadata["fingerprint"] != fingerprint:
-        raise ValueError(
-            f"Expected the model that made {directory}, with the fingerprint "
-            f"{info.metadata['fingerprint']}. Received: one with {fingerprint}"
-        )
-    return dict(info.splits)
+    return dict(open_code_dataset(directory, fingerprint).info.splits)
 
 
 def _features(tfds, vqvae, image_size, has_labels, class_names):

@@ -27,7 +27,7 @@ class RowDecoder:
         self.steps = steps
         self.variables = variables
         self._weights = backend.compile_function(steps.weights, variables)
-        self._compiled: dict[tuple[bool, bool], Any] = {}
+        self._compiled: dict[tuple[bool, ...], Any] = {}
 
     def rows(
         self,
@@ -40,7 +40,8 @@ class RowDecoder:
         """Yields the rows of a batch, top to bottom.
 
         Args:
-            sampling: `Sampling`.
+            sampling: `Sampling`. If it is guided, each example has two rows in what follows
+                `uniforms`, as in `Sampling.guide`.
             given: int32 of shape `(batch, rows, columns)`: -1 for codes to draw.
             uniforms: float32 of the same shape.
             condition: None, or features of shape `(batch, rows, columns, units)`.
@@ -48,8 +49,8 @@ class RowDecoder:
 
         Yields:
             Pairs `(codes, logits)`, int32 `(batch, columns)` and float32
-            `(batch, columns, num_embeddings)`, as tensors. A code is -1 where its logits are not
-            finite.
+            `(batch, columns, num_embeddings)`, as tensors, guided ones if they are. A code is -1
+            where its logits are not finite.
         """
         if sampling.kind not in self._compiled:
             self._compiled[sampling.kind] = backend.compile_function(
@@ -58,19 +59,21 @@ class RowDecoder:
         draw_row = self._compiled[sampling.kind]
         numbers = sampling.numbers()
         weights = self._weights()
-        state = backend.split_batch(self.steps.cache(given.shape[0]))
+        batch, height, width = given.shape
+        scales = sampling.guidance_scales(height * width).reshape(height, width)
+        state = backend.split_batch(self.steps.cache(2 * batch if sampling.guided else batch))
         if labels is not None:
             labels = backend.split_batch(ops.convert_to_tensor(labels))
         if condition is not None:
             condition = backend.split_batch(condition)
-        for row in range(given.shape[1]):
+        for row in range(height):
             above = None if condition is None else condition[:, row]
-            inputs = (np.int32(row), given[:, row], uniforms[:, row])
+            inputs = (np.int32(row), scales[row], given[:, row], uniforms[:, row])
             inputs, parameters = keras.tree.map_structure(ops.convert_to_tensor, (inputs, numbers))
-            row_number, *maps = inputs
+            row_number, row_scales, *maps = inputs
             maps = backend.split_batch(maps)
             state, codes, logits = draw_row(
-                weights, state, row_number, *maps, parameters, above, labels
+                weights, state, row_number, row_scales, *maps, parameters, above, labels
             )
             yield codes, logits
 
@@ -79,24 +82,32 @@ class RowDecoder:
         tensors = keras.tree.flatten(self.steps.cache(batch))
         return sum(ops.convert_to_numpy(x).nbytes for x in tensors)
 
-    def _draw_row(self, sampling, weights, state, row, given, uniforms, numbers, condition, labels):
+    def _draw_row(
+        self, sampling, weights, state, row, scales, given, uniforms, numbers, condition, labels
+    ):
         steps = self.steps
         fixed, columns, left = steps.start_row(weights, state, row, condition, labels)
 
+        def seen(codes):
+            # A guided example's two rows see the same code.
+            return ops.repeat(codes, 2, axis=0) if sampling.guided else codes
+
         def turn(left, inputs):
-            column, columns, given, uniform = inputs
+            column, scale, columns, given, uniform = inputs
             logits, left, features = steps.step(weights, fixed, left, column, columns)
+            logits = sampling.guide(logits, scale)
             drawn = sampling.draw(logits, uniform, numbers)
             codes = ops.where(given >= 0, given, drawn)  # (B,)
-            left, to_cache = steps.remember(weights, left, column, columns, features, codes)
+            left, to_cache = steps.remember(weights, left, column, columns, features, seen(codes))
             return left, (codes, logits, to_cache)
 
         width = given.shape[1]
         per_column = _swap((columns, given, uniforms))  # (W, B, ...)
-        inputs = (ops.arange(width, dtype="int32"), *per_column)
+        inputs = (ops.arange(width, dtype="int32"), scales, *per_column)
         left, outputs = backend.scan(turn, left, inputs, width)
         codes, logits, to_cache = _swap(outputs)  # (B, W, ...)
-        return steps.finish_row(weights, state, left, to_cache, row, codes), codes, logits
+        state = steps.finish_row(weights, state, left, to_cache, row, seen(codes))
+        return state, codes, logits
 
 
 def _swap(tensors):

@@ -1,4 +1,4 @@
-"""Drawing codes: temperature, top-k, top-p, and uniforms that belong to a sample."""
+"""Drawing codes: guidance, temperature, top-k, top-p, and uniforms that belong to a sample."""
 
 import math
 import operator
@@ -22,6 +22,11 @@ class Sampling:
             probable as the last of them).
         top_p: None, or a float in `(0, 1]`: only the most probable codes that together reach this
             probability, at the given temperature and among the `top_k`.
+        guidance_scale: Non-negative float `s`. The logits are `u + s (c - u)`, of `c` that know
+            label and coarser levels and `u` that do not: 1 for `c`, more to obey them more.
+        guidance_power: None for the same scale at each position, or a positive float: from 1 at
+            the first of N positions (or passes) the scale rises to `s`, at position k
+            `1 + (s - 1) (1 - cos(pi (k / N)^power)) / 2`.
 
     Raises:
         ValueError: If one is out of range.
@@ -36,10 +41,20 @@ class Sampling:
     sampling = Sampling(temperature=0.5, top_k=2)
     codes = sampling.draw(logits, np.array([0.05], "float32"), sampling.numbers())  # [1]
     ```
+
+    Reference:
+        - Ho, Salimans 2022, arXiv 2207.12598, equation 6, for the guidance; with logits in place
+          of scores in Sun et al. 2024, "LlamaGen", arXiv 2406.06525, section 2.2.
+        - Yu et al. 2024, "RAR", arXiv 2411.00776, for the power-cosine schedule (power 2.75).
     """
 
     def __init__(
-        self, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
+        self,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        guidance_scale: float = 1.0,
+        guidance_power: float | None = None,
     ) -> None:
         if not (temperature > 0 and math.isfinite(temperature)):
             raise ValueError(f"Expected a positive number. Received: temperature={temperature}")
@@ -47,14 +62,55 @@ class Sampling:
             check_positive(top_k=top_k)
         if top_p is not None and not 0 < top_p <= 1:
             raise ValueError(f"Expected a number in (0, 1]. Received: top_p={top_p}")
+        if not (guidance_scale >= 0 and math.isfinite(guidance_scale)):
+            raise ValueError(
+                f"Expected a number of at least 0. Received: guidance_scale={guidance_scale}"
+            )
+        if guidance_power is not None and not (
+            guidance_power > 0 and math.isfinite(guidance_power)
+        ):
+            raise ValueError(
+                f"Expected None or a positive number. Received: guidance_power={guidance_power}"
+            )
         self.temperature = temperature
         self.top_k = top_k
         self.top_p = top_p
+        self.guidance_scale = guidance_scale
+        self.guidance_power = guidance_power
 
     @property
-    def kind(self) -> tuple[bool, bool]:
-        """What a compiled loop depends on: which of the limits there are, not their values."""
-        return self.top_k is not None, self.top_p is not None
+    def guided(self) -> bool:
+        """Whether logits without label and coarser levels are needed."""
+        return self.guidance_scale != 1
+
+    @property
+    def kind(self) -> tuple[bool, bool, bool]:
+        """What a compiled loop depends on: which of the means there are, not their values."""
+        return self.top_k is not None, self.top_p is not None, self.guided
+
+    def guidance_scales(self, count: int) -> np.ndarray:
+        """The scale at each of `count` positions (or passes): float32 of shape `(count,)`."""
+        scales = np.full(count, self.guidance_scale, "float64")
+        if self.guidance_power is not None:
+            reached = (np.arange(count) / count) ** self.guidance_power
+            scales = 1 + (scales - 1) * (1 - np.cos(np.pi * reached)) / 2
+        return scales.astype("float32")
+
+    def guide(self, logits: Tensor, scale: Tensor) -> Tensor:
+        """Moves logits away from those that do not know label and coarser levels.
+
+        Args:
+            logits: float32 of shape `(2 * batch, ..., codes)`: of each example those that know,
+                then those that do not. Not guided: `(batch, ..., codes)`, and they come back.
+            scale: float32 of shape `()`, or one that broadcasts with what is returned.
+
+        Returns:
+            float32 of shape `(batch, ..., codes)`.
+        """
+        if not self.guided:
+            return logits
+        pairs = ops.reshape(ops.cast(logits, "float32"), (-1, 2, *logits.shape[1:]))
+        return pairs[:, 1] + scale * (pairs[:, 0] - pairs[:, 1])
 
     def numbers(self) -> dict[str, np.generic]:
         """The values, for `draw`: arrays, so that other values need no other program."""

@@ -1,21 +1,33 @@
 from keras_vqvae2.layers.causal_self_attention import CausalSelfAttention
 from keras_vqvae2.layers.code_conv2d import CodeConv2D
+from keras_vqvae2.layers.condition_dropout import ConditionDropout
 from keras_vqvae2.layers.gated_residual_block import GatedResidualBlock
 from keras_vqvae2.layers.masked_conv2d import MaskedConv2D
+from keras_vqvae2.layers.post_norm_transformer_block import PostNormTransformerBlock
 from keras_vqvae2.layers.quantizer import Quantizer
 from keras_vqvae2.layers.quantizer_dropout import QuantizerDropout
 from keras_vqvae2.layers.residual_stack import ResidualStack
+from keras_vqvae2.layers.rotary_embedding_2d import RotaryEmbedding2D
+from keras_vqvae2.layers.self_attention import SelfAttention
+from keras_vqvae2.layers.swiglu import SwiGLU
+from keras_vqvae2.layers.transformer_block import TransformerBlock
 from keras_vqvae2.layers.vector_quantizer import VectorQuantizer
 from keras_vqvae2.layers.vector_quantizer_ema import VectorQuantizerEMA
 
 __all__ = [
     "CausalSelfAttention",
     "CodeConv2D",
+    "ConditionDropout",
     "GatedResidualBlock",
     "MaskedConv2D",
+    "PostNormTransformerBlock",
     "Quantizer",
     "QuantizerDropout",
     "ResidualStack",
+    "RotaryEmbedding2D",
+    "SelfAttention",
+    "SwiGLU",
+    "TransformerBlock",
     "VectorQuantizer",
     "VectorQuantizerEMA",
 ]

@@ -215,15 +215,18 @@ class CausalSelfAttention(keras.layers.Layer):
 
 
 def dense_weights(*layers: keras.layers.Dense) -> tuple[Tensor, ...]:
-    """Kernels and biases of Dense layers side by side, for `dense`, so that they are one product.
+    """Kernels, and biases if any, of Dense layers side by side: for `dense`, as one product.
 
     Of quantized layers nothing: their product is their own.
     """
     if any(layer.quantization_mode for layer in layers):
         return ()
+    weights = [[layer.kernel for layer in layers]]
+    if layers[0].use_bias:
+        weights.append([layer.bias for layer in layers])
     return tuple(
         ops.concatenate([ops.cast(x, layers[0].compute_dtype) for x in parts], axis=-1)
-        for parts in ([layer.kernel for layer in layers], [layer.bias for layer in layers])
+        for parts in weights
     )
 
 
@@ -231,5 +234,6 @@ def dense(weights: tuple[Tensor, ...], inputs: Tensor, *layers: keras.layers.Den
     """Outputs of Dense layers side by side; `weights` is what `dense_weights` returned of them."""
     if not weights:
         return ops.concatenate([layer(inputs) for layer in layers], axis=-1)
-    kernel, bias = weights
-    return ops.matmul(inputs, kernel) + bias
+    kernel, *bias = weights
+    outputs = ops.matmul(inputs, kernel)
+    return outputs + bias[0] if bias else outputs

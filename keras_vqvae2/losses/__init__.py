@@ -1,5 +1,26 @@
+from keras_vqvae2.losses.adversarial import (
+    LeCAM,
+    adaptive_weight,
+    hinge_discriminator_loss,
+    hinge_generator_loss,
+    non_saturating_discriminator_loss,
+    non_saturating_generator_loss,
+    vanilla_discriminator_loss,
+)
 from keras_vqvae2.losses.lpips_distance import LPIPSDistance
 from keras_vqvae2.losses.pixel_errors import AbsoluteError, SquaredError
 from keras_vqvae2.losses.reconstruction_loss import ReconstructionLoss
 
-__all__ = ["AbsoluteError", "LPIPSDistance", "ReconstructionLoss", "SquaredError"]
+__all__ = [
+    "AbsoluteError",
+    "LPIPSDistance",
+    "LeCAM",
+    "ReconstructionLoss",
+    "SquaredError",
+    "adaptive_weight",
+    "hinge_discriminator_loss",
+    "hinge_generator_loss",
+    "non_saturating_discriminator_loss",
+    "non_saturating_generator_loss",
+    "vanilla_discriminator_loss",
+]

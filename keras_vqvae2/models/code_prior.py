@@ -13,6 +13,7 @@ from keras_vqvae2.decoding.row_decoder import RowDecoder
 from keras_vqvae2.decoding.sampling import Sampling, sample_uniforms
 from keras_vqvae2.decoding.steps import Steps
 from keras_vqvae2.hints import Config, DTypePolicy, Tensor, TensorTree
+from keras_vqvae2.layers.condition_dropout import ConditionDropout
 from keras_vqvae2.models.guarded_model import MeanOfSome, zero_unless
 from keras_vqvae2.models.preset_model import PresetModel
 from keras_vqvae2.validation import check_codes, check_integer, check_positive, first_batch
@@ -87,14 +88,18 @@ class CodePrior(PresetModel):
             of the level that is modelled.
         image_shape: None, or `(height, width, channels)` of the images, for `bits_per_dim`.
         codes_fingerprint: None, or `VQVAE2.fingerprint()` of the model whose codes these are.
+        label_dropout: Float in `[0, 1)`, the share of examples whose label `drop_conditions` hides
+            while training. More than 0 lets labels guide, as in `generate`, and be left out.
+        condition_dropout: Likewise, for the coarser levels.
         dtype: Dtype policy of the layers. Logits and loss are float32.
         **kwargs: `name` and `trainable`.
 
     Raises:
-        ValueError: If a size is not positive, or the coarser maps do not fit.
+        ValueError: If a size is not positive, a share out of range, or the coarser maps do not fit.
 
     Reference:
         - Razavi, van den Oord, Vinyals 2019, arXiv 1906.00446, section 3.2.
+        - Ho, Salimans 2022, "Classifier-Free Diffusion Guidance", arXiv 2207.12598.
     """
 
     def __init__(
@@ -109,6 +114,8 @@ class CodePrior(PresetModel):
         condition_embeddings: Mapping[str, int] | None = None,
         image_shape: Sequence[int] | None = None,
         codes_fingerprint: str | None = None,
+        label_dropout: float = 0.0,
+        condition_dropout: float = 0.0,
         dtype: DTypePolicy = None,
         **kwargs: Any,
     ) -> None:
@@ -123,6 +130,8 @@ class CodePrior(PresetModel):
         )
         self.image_shape = None if image_shape is None else tuple(image_shape)
         self.codes_fingerprint = codes_fingerprint
+        self.label_dropout = label_dropout
+        self.condition_dropout = condition_dropout
         self.input_levels = tuple(inputs)
         self._make_trackers()
 
@@ -168,6 +177,50 @@ class CodePrior(PresetModel):
         if num_classes is not None:
             inputs["label"] = keras.Input((), dtype="int32", name="label")
         return inputs
+
+    @staticmethod
+    def drop_conditions(
+        inputs: Mapping[str, keras.KerasTensor],
+        level: str,
+        num_classes: int | None = None,
+        label_dropout: float = 0.0,
+        condition_dropout: float = 0.0,
+    ) -> dict[str, keras.KerasTensor]:
+        """What the network of a prior that can be guided reads in place of its inputs.
+
+        While training, labels are `num_classes` and the codes of coarser levels -1 in some
+        examples: "not told". A prior with `label_dropout` so knows `num_classes + 1` labels.
+
+        Args:
+            inputs: What `code_inputs` returned.
+            level: As in the constructor.
+            num_classes: As in the constructor.
+            label_dropout: As in the constructor.
+            condition_dropout: As in the constructor.
+
+        Returns:
+            Dict of the same names.
+
+        Raises:
+            ValueError: If a share is out of range, or there is nothing that it could hide.
+        """
+        coarser = [name for name in inputs if name not in (level, "label")]
+        for name, rate, hides in (
+            ("label_dropout", label_dropout, "label" in inputs),
+            ("condition_dropout", condition_dropout, coarser),
+        ):
+            if not 0 <= rate < 1 or (rate and not hides):
+                raise ValueError(
+                    f"Expected a number in [0, 1), and 0 without labels or coarser levels to hide. "
+                    f"Received: {name}={rate} with the inputs {sorted(inputs)}"
+                )
+        rates = dict.fromkeys(coarser, condition_dropout) | {"label": label_dropout}
+        rates = {name: rate for name, rate in rates.items() if rate}
+        if not rates:
+            return dict(inputs)
+        values = {name: -1 if name in coarser else num_classes or 0 for name in rates}
+        dropout = ConditionDropout(rates, values, name="condition_dropout")
+        return {**inputs, **dropout({name: inputs[name] for name in rates})}
 
     @staticmethod
     def embeddings_of_conditions(
@@ -271,7 +324,7 @@ class CodePrior(PresetModel):
             )
         limits = {self.level: self.num_embeddings, **self.condition_embeddings}
         if self.num_classes is not None:
-            limits["label"] = self.num_classes
+            limits["label"] = self.num_classes + bool(self.label_dropout)
         arrays = {
             name: check_codes(
                 batch[name],
@@ -328,7 +381,9 @@ class CodePrior(PresetModel):
 
         Args:
             sampling: `Sampling`.
-            inputs: Dict of int32 arrays for each of the prior's inputs; -1 for codes to draw.
+            inputs: Dict of int32 arrays for each of the prior's inputs; -1 for codes to draw. If
+                `sampling.guided`, each example has two rows: as it was asked for, and without what
+                guides; `Sampling.guide` makes one of their logits.
             uniforms: float32 in `[0, 1)`, shape `(batch, *uniforms_shape)`.
 
         Yields:
@@ -343,6 +398,15 @@ class CodePrior(PresetModel):
         """Of the random numbers that the drawing of a map takes."""
         return self.code_shape
 
+    def check_sampling(self, sampling: Sampling) -> None:
+        """Raises `ValueError` where the prior cannot draw as `sampling` says."""
+        if sampling.guided and not (self.label_dropout or self.condition_dropout):
+            raise ValueError(
+                "Expected guidance_scale=1 of a prior that was trained without label_dropout and "
+                f"condition_dropout. Received: guidance_scale={sampling.guidance_scale} for "
+                f"{self.level!r}"
+            )
+
     def generate(
         self,
         num_samples: int,
@@ -352,6 +416,8 @@ class CodePrior(PresetModel):
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
+        guidance_scale: float = 1.0,
+        guidance_power: float | None = None,
         seed: int = 0,
         first_sample: int = 0,
         batch_size: int = 32,
@@ -366,7 +432,8 @@ class CodePrior(PresetModel):
 
         Args:
             num_samples: Positive integer, N.
-            labels: For a prior with classes, an integer or integers of shape `(N,)`.
+            labels: For a prior with classes, an integer or integers of shape `(N,)`. With
+                `label_dropout` also None, or `num_classes`: whatever label.
             condition: For a prior with coarser levels, a dict of their codes, each
                 `(N, rows, columns)`.
             codes: None, or int codes of shape `(N, rows, columns)` of which those that are not -1
@@ -375,6 +442,11 @@ class CodePrior(PresetModel):
             top_k: None, or a positive integer: only the `k` most probable codes.
             top_p: None, or a float in `(0, 1]`: only the most probable codes that together reach
                 this probability.
+            guidance_scale: Non-negative float: how much to obey label (and, if it was trained with
+                `condition_dropout`, coarser levels) at the cost of diversity. 1 as the prior
+                learned, 0 not at all; each step is computed twice but at 1.
+            guidance_power: None, or a positive float: the scale then rises from 1 to
+                `guidance_scale` over the map, see `decoding.Sampling`.
             seed: Non-negative integer.
             first_sample: Non-negative integer, number of the first sample.
             batch_size: Positive integer, samples at a time.
@@ -387,7 +459,8 @@ class CodePrior(PresetModel):
             ValueError: If labels or coarser levels are missing, an argument is out of range, or
                 the logits are not finite.
         """
-        sampling = Sampling(temperature, top_k, top_p)
+        sampling = Sampling(temperature, top_k, top_p, guidance_scale, guidance_power)
+        self.check_sampling(sampling)
         check_positive(num_samples=num_samples, batch_size=batch_size)
         check_integer("seed", seed, 0)
         check_integer("first_sample", first_sample, 0)
@@ -407,6 +480,8 @@ class CodePrior(PresetModel):
                 # The last batch is filled up: one size, one compiled program.
                 samples = np.minimum(np.arange(start, start + size), num_samples - 1)
                 inputs = {name: value[samples] for name, value in request.items()}
+                if sampling.guided:
+                    inputs = self._with_untold(inputs)
                 uniforms = sample_uniforms(
                     seed, first_sample + samples, self.level, self.uniforms_shape
                 )
@@ -430,6 +505,8 @@ class CodePrior(PresetModel):
                 f"Expected codes for the levels {sorted(coarser)}. Received: condition for "
                 f"{sorted(condition)}"
             )
+        if labels is None and self.label_dropout:
+            labels = self.num_classes
         if (labels is None) != (self.num_classes is None):
             wanted = "no labels" if self.num_classes is None else f"labels below {self.num_classes}"
             raise ValueError(f"Expected {wanted}. Received: labels={labels}")
@@ -446,6 +523,16 @@ class CodePrior(PresetModel):
             raise ValueError(f"Expected num_samples={num_samples} of each. Received: {sizes}")
         return {name: array.astype("int32") for name, array in arrays.items()}
 
+    def _with_untold(self, inputs):
+        """Two rows for each example: as it is, and without what the prior learned to do without."""
+        inputs = {name: np.repeat(array, 2, axis=0) for name, array in inputs.items()}
+        if self.label_dropout:
+            inputs["label"][1::2] = self.num_classes
+        if self.condition_dropout:
+            for name in self.condition_factors:
+                inputs[name][1::2] = -1
+        return inputs
+
     def get_config(self) -> Config:
         return {
             **super().get_config(),
@@ -457,6 +544,8 @@ class CodePrior(PresetModel):
             "condition_embeddings": self.condition_embeddings,
             "image_shape": self.image_shape,
             "codes_fingerprint": self.codes_fingerprint,
+            "label_dropout": self.label_dropout,
+            "condition_dropout": self.condition_dropout,
         }
 
 
@@ -497,9 +586,8 @@ class AutoregressivePrior(CodePrior):
             coarser = {name: inputs[name] for name in self.condition_factors}
             coarser = keras.tree.map_structure(ops.convert_to_tensor, coarser)
             features = self._compiled_features(backend.split_batch(coarser))
-        return self._row_decoder.rows(
-            sampling, inputs[self.level], uniforms, features, inputs.get("label")
-        )
+        given = inputs[self.level][:: 2 if sampling.guided else 1]
+        return self._row_decoder.rows(sampling, given, uniforms, features, inputs.get("label"))
 
     def _draw_codes(self, sampling, inputs, uniforms):
         for row, (codes, _) in enumerate(self._draw(sampling, inputs, uniforms)):

@@ -15,7 +15,7 @@ from keras_vqvae2.models.rejection_sampling import RejectionResult, best_of_draw
 from keras_vqvae2.models.vqvae2.vqvae2 import VQVAE2
 from keras_vqvae2.validation import check_images, check_integer, check_positive
 
-SETTINGS = ("temperature", "top_k", "top_p")
+SETTINGS = ("temperature", "top_k", "top_p", "guidance_scale", "guidance_power")
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae2")
@@ -30,8 +30,9 @@ class HierarchicalImageGenerator:
         vqvae: `VQVAE2`.
         priors: Dict from level to a `CodePrior`, such as `PixelSnailPrior`, or a list of them.
         label_names: None, or the names of the labels, in their order.
-        settings: None, or a dict from level to the `temperature`, `top_k` and `top_p` that hold
-            where `generate` and `complete` are given none.
+        settings: None, or a dict from level to the `temperature`, `top_k`, `top_p`,
+            `guidance_scale` and `guidance_power` that hold where `generate` and `complete` are
+            given none.
 
     Raises:
         ValueError: If levels, numbers of codes, sizes of maps, classes or the model whose codes
@@ -90,6 +91,8 @@ class HierarchicalImageGenerator:
         temperature: PerLevel[float] | None = None,
         top_k: PerLevel[int] | None = None,
         top_p: PerLevel[float] | None = None,
+        guidance_scale: PerLevel[float] | None = None,
+        guidance_power: PerLevel[float] | None = None,
     ) -> dict[str, dict[str, Any]]:
         """How each level's codes are drawn: the `settings`, with the arguments in their place.
 
@@ -97,6 +100,8 @@ class HierarchicalImageGenerator:
             temperature: As in `generate`.
             top_k: As in `generate`.
             top_p: As in `generate`.
+            guidance_scale: As in `generate`.
+            guidance_power: As in `generate`.
 
         Returns:
             Dict from level to a dict, which a generator takes as its `settings`.
@@ -104,7 +109,8 @@ class HierarchicalImageGenerator:
         Raises:
             ValueError: If a number is out of range or a level unknown.
         """
-        return level_settings(self.priors, self.settings, temperature, top_k, top_p)
+        arguments = (temperature, top_k, top_p, guidance_scale, guidance_power)
+        return level_settings(self.priors, self.settings, *arguments)
 
     def generate(
         self,
@@ -113,6 +119,8 @@ class HierarchicalImageGenerator:
         temperature: PerLevel[float] | None = None,
         top_k: PerLevel[int] | None = None,
         top_p: PerLevel[float] | None = None,
+        guidance_scale: PerLevel[float] | None = None,
+        guidance_power: PerLevel[float] | None = None,
         seed: int = 0,
         first_image: int = 0,
         batch_size: int = 32,
@@ -128,6 +136,8 @@ class HierarchicalImageGenerator:
                 By default the generator's `settings`, or 1.
             top_k: Positive integer or a dict, likewise.
             top_p: Float in `(0, 1]` or a dict, likewise.
+            guidance_scale: Non-negative float or a dict, likewise.
+            guidance_power: Positive float or a dict, likewise.
             seed: Non-negative integer.
             first_image: Non-negative integer, number of the first image.
             batch_size: Positive integer, images at a time.
@@ -139,8 +149,9 @@ class HierarchicalImageGenerator:
         Raises:
             ValueError: If an argument is out of range, or a label or level unknown.
         """
-        settings = (temperature, top_k, top_p, seed, first_image, batch_size, verbose)
-        return np.concatenate([*self.generate_batches(num_images, labels, *settings)])
+        settings = (temperature, top_k, top_p, guidance_scale, guidance_power)
+        options = (*settings, seed, first_image, batch_size, verbose)
+        return np.concatenate([*self.generate_batches(num_images, labels, *options)])
 
     def generate_batches(
         self,
@@ -149,6 +160,8 @@ class HierarchicalImageGenerator:
         temperature: PerLevel[float] | None = None,
         top_k: PerLevel[int] | None = None,
         top_p: PerLevel[float] | None = None,
+        guidance_scale: PerLevel[float] | None = None,
+        guidance_power: PerLevel[float] | None = None,
         seed: int = 0,
         first_image: int = 0,
         batch_size: int = 32,
@@ -162,6 +175,8 @@ class HierarchicalImageGenerator:
             temperature: As in `generate`.
             top_k: As in `generate`.
             top_p: As in `generate`.
+            guidance_scale: As in `generate`.
+            guidance_power: As in `generate`.
             seed: As in `generate`.
             first_image: As in `generate`.
             batch_size: As in `generate`.
@@ -176,7 +191,7 @@ class HierarchicalImageGenerator:
         check_positive(num_images=num_images, batch_size=batch_size)
         numbers = image_numbers(first_image, num_images)
         labels = self._labels(labels, numbers)
-        settings = self.level_settings(temperature, top_k, top_p)
+        settings = self.level_settings(temperature, top_k, top_p, guidance_scale, guidance_power)
         given = dict.fromkeys(self.priors)
         return self._draw(given, labels, settings, seed, numbers, batch_size, verbose)
 
@@ -190,6 +205,8 @@ class HierarchicalImageGenerator:
         temperature: PerLevel[float] | None = None,
         top_k: PerLevel[int] | None = None,
         top_p: PerLevel[float] | None = None,
+        guidance_scale: PerLevel[float] | None = None,
+        guidance_power: PerLevel[float] | None = None,
         seed: int = 0,
         batch_size: int = 32,
         verbose: int = 1,
@@ -213,6 +230,8 @@ class HierarchicalImageGenerator:
             temperature: As in `generate`.
             top_k: As in `generate`.
             top_p: As in `generate`.
+            guidance_scale: As in `generate`.
+            guidance_power: As in `generate`.
             seed: As in `generate`.
             batch_size: As in `generate`.
             verbose: 1 shows a progress bar over the candidates.
@@ -231,11 +250,12 @@ class HierarchicalImageGenerator:
         if self.num_classes is None:
             raise ValueError("Expected a generator with classes. Received: one without")
         check_positive(num_images=num_images, batch_size=batch_size)
-        self.level_settings(temperature, top_k, top_p)
+        settings = (temperature, top_k, top_p, guidance_scale, guidance_power)
+        self.level_settings(*settings)
 
         def draw(labels, first_image):
-            settings = (temperature, top_k, top_p, seed, first_image)
-            return self.generate(len(labels), labels, *settings, batch_size=batch_size, verbose=0)
+            options = (*settings, seed, first_image, batch_size, 0)
+            return self.generate(len(labels), labels, *options)
 
         return best_of_drawn(
             draw,
@@ -256,6 +276,8 @@ class HierarchicalImageGenerator:
         temperature: PerLevel[float] | None = None,
         top_k: PerLevel[int] | None = None,
         top_p: PerLevel[float] | None = None,
+        guidance_scale: PerLevel[float] | None = None,
+        guidance_power: PerLevel[float] | None = None,
         seed: int = 0,
         first_image: int = 0,
         batch_size: int = 32,
@@ -275,6 +297,8 @@ class HierarchicalImageGenerator:
             temperature: As in `generate`.
             top_k: As in `generate`.
             top_p: As in `generate`.
+            guidance_scale: As in `generate`.
+            guidance_power: As in `generate`.
             seed: As in `generate`.
             first_image: As in `generate`.
             batch_size: As in `generate`.
@@ -292,7 +316,7 @@ class HierarchicalImageGenerator:
             raise ValueError(f"Expected labels below {self.num_classes}. Received: labels=None")
         check_positive(batch_size=batch_size)
         numbers = image_numbers(first_image, len(images))
-        settings = self.level_settings(temperature, top_k, top_p)
+        settings = self.level_settings(temperature, top_k, top_p, guidance_scale, guidance_power)
         labels = self._labels(labels, numbers)
         mask = np.broadcast_to(mask, images.shape[:3])[..., None]  # (N, H, W, 1)
         # The part to invent gets the mean of the rest, for the encoder.
@@ -444,7 +468,7 @@ def check_fit(vqvae, priors, label_names):
     if set(priors) != set(vqvae.levels):
         problems.append(f"priors for the levels {vqvae.levels}, got {tuple(priors)}")
     shapes = vqvae.code_shapes()
-    fingerprint = None
+    known: dict[str, bool] = {}  # fingerprints, and whether they are the model's
     for level, prior in priors.items():
         if level not in shapes:
             continue
@@ -468,11 +492,12 @@ def check_fit(vqvae, priors, label_names):
             elif size != shapes[name]:
                 problems.append(f"maps of {shapes[name]} as condition {name!r}, got {size}")
         if prior.codes_fingerprint is not None:
-            fingerprint = fingerprint or vqvae.fingerprint()
-            if prior.codes_fingerprint != fingerprint:
+            if prior.codes_fingerprint not in known:
+                known[prior.codes_fingerprint] = vqvae.has_fingerprint(prior.codes_fingerprint)
+            if not known[prior.codes_fingerprint]:
                 problems.append(
                     f"a prior of {level!r} trained on codes of the VQVAE2 with the fingerprint "
-                    f"{fingerprint}, got {prior.codes_fingerprint}"
+                    f"{vqvae.fingerprint()}, got {prior.codes_fingerprint}"
                 )
     classes = {prior.num_classes for prior in priors.values()} - {None}
     if label_names is not None:
@@ -550,9 +575,9 @@ def level_settings(levels, settings, *arguments):
     """How each level's codes are drawn: the settings, with what the arguments say in their place.
 
     Args:
-        levels: The levels, in any order.
-        settings: Dict from level to a dict of `temperature`, `top_k` and `top_p`.
-        *arguments: None, or a number, or a dict from level to one, for each of the three in turn.
+        levels: Dict from level to its prior.
+        settings: Dict from level to a dict of some of `SETTINGS`.
+        *arguments: None, or a number, or a dict from level to one, for each of them in turn.
 
     Returns:
         Dict from level to the keywords of `CodePrior.generate`.
@@ -571,10 +596,9 @@ def level_settings(levels, settings, *arguments):
     for level, keywords in result.items():
         if set(keywords) - set(SETTINGS):
             raise ValueError(
-                "Expected settings temperature, top_k and top_p. Received: "
-                f"settings[{level!r}]={keywords}"
+                f"Expected settings among {SETTINGS}. Received: settings[{level!r}]={keywords}"
             )
-        Sampling(**keywords)
+        levels[level].check_sampling(Sampling(**keywords))
     return result
 
 

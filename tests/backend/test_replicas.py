@@ -71,10 +71,12 @@ def test_several_processes_end_like_one(one, tmp_path, processes):
 
 
 @pytest.mark.slow
-def test_a_prior_on_two_and_four_replicas_ends_like_on_one(tmp_path):
-    one = train(tmp_path / "one.npz", "--stage=2")
+@pytest.mark.parametrize("prior", ["pixelsnail", "transformer", "masked_transformer"])
+def test_a_prior_on_two_and_four_replicas_ends_like_on_one(tmp_path, prior):
+    stage = ["--stage=2", f"--prior={prior}"]
+    one = train(tmp_path / "one.npz", *stage)
     for flag in {"--processes=2", "--processes=4", *TWO}:
-        assert_same(train(tmp_path / "several.npz", "--stage=2", flag), one)
+        assert_same(train(tmp_path / "several.npz", *stage, flag), one)
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from keras_vqvae2 import VQVAE2
 from keras_vqvae2.codes import codes_from_tfds, encode_dataset, prior_arguments
 from keras_vqvae2.data import images_from_arrays
 from keras_vqvae2.layers import VectorQuantizerEMA
+from keras_vqvae2.models.vqvae2.vqvae2 import fingerprint_of
 
 
 def small(**changes):
@@ -266,7 +267,7 @@ def test_errors(vqvae, images, tmp_path):
     path = tmp_path / "codes"
     encode_dataset(vqvae, source(images), path, shard_size=5, verbose=0)
     other = small(num_embeddings=299)
-    with pytest.raises(ValueError, match=f"Expected the model that made .*{vqvae.fingerprint()}"):
+    with pytest.raises(ValueError, match=f"Expected codes of the model.*{vqvae.fingerprint()}"):
         encode_dataset(other, source(images), path, "validation", verbose=0)
     with pytest.raises(ValueError, match="Expected shard_size=5, with which .* was begun"):
         encode_dataset(vqvae, source(images), path, shard_size=6, verbose=0)
@@ -445,6 +446,23 @@ def test_the_fingerprint_follows_the_weights(tmp_path):
     assert half.fingerprint() == before
     vqvae.trainable_variables[0].assign(vqvae.trainable_variables[0] + 1e-3)
     assert vqvae.fingerprint() != before
+
+
+def test_the_fingerprint_leaves_aside_what_only_decodes(vqvae, images, tmp_path):
+    """And data sets of 0.1, whose fingerprint is of all weights, are still recognised."""
+    model = small()
+    model.set_weights(vqvae.get_weights())
+    of_all = fingerprint_of(model.weights)
+    assert model.has_fingerprint(of_all) and of_all != model.fingerprint()
+    encode_dataset(model, source(images), tmp_path / "codes", verbose=0)
+    info = tmp_path / "codes" / "dataset_info.json"
+    info.write_text(info.read_text().replace(model.fingerprint(), of_all))
+    encode_dataset(model, source(images), tmp_path / "codes", "validation", verbose=0)
+    assert codes_from_tfds(tmp_path / "codes", 2, split="validation", vqvae=model)
+    for variable in model.get_layer("pixel_decoder").weights:
+        variable.assign(variable + 1.0)
+    assert model.fingerprint() == vqvae.fingerprint()
+    assert not model.has_fingerprint(of_all)
 
 
 def test_what_a_data_set_says_of_a_prior(images, tmp_path):

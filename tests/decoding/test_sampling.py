@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from keras import ops
@@ -81,12 +83,31 @@ def test_of_logits_that_are_not_finite_no_code_is_drawn(settings):
         {"top_k": 1.5},
         {"top_p": 0.0},
         {"top_p": 1.1},
+        {"guidance_scale": -0.5},
+        {"guidance_scale": float("inf")},
+        {"guidance_power": 0.0},
+        {"guidance_power": float("nan")},
     ],
 )
 def test_errors_say_what_was_received(settings):
     ((name, value),) = settings.items()
     with pytest.raises(ValueError, match=f"Expected.*Received: {name}={value}"):
         Sampling(**settings)
+
+
+def test_guidance_moves_logits_away_from_those_that_know_nothing():
+    pairs = np.array([[[1.0, 2.0]], [[0.0, 4.0]], [[5.0, 5.0]], [[1.0, -1.0]]], "float32")
+    logits = ops.convert_to_numpy(Sampling(guidance_scale=2.5).guide(pairs, 2.5))
+    np.testing.assert_allclose(logits, [[[2.5, -1.0]], [[11.0, 14.0]]])
+    assert Sampling().guide(pairs, 1.0) is pairs
+
+
+def test_scales_rise_by_a_power_of_the_position():
+    np.testing.assert_array_equal(Sampling(guidance_scale=3).guidance_scales(2), [3, 3])
+    scales = Sampling(guidance_scale=3, guidance_power=2.75).guidance_scales(4)
+    expected = [1 + 2 * (1 - math.cos(math.pi * (k / 4) ** 2.75)) / 2 for k in range(4)]
+    np.testing.assert_allclose(scales, expected, rtol=1e-6)
+    assert scales[0] == 1 and (np.diff(scales) > 0).all() and scales.dtype == np.float32
 
 
 def test_uniforms_belong_to_seed_sample_and_level():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_vqvae2 import VQVAE2, HierarchicalImageGenerator, PixelSnailPrior
+from keras_vqvae2 import VQVAE2, HierarchicalImageGenerator, MaskedTransformerPrior, PixelSnailPrior
 
 
 @pytest.fixture
@@ -50,6 +50,19 @@ def measure(call, folder):
 def check_pictures(folder, **heights):
     for name, height in heights.items():
         assert Image.open(folder / "card" / f"{name}.png").height > 100 * height
+
+
+def test_priors_without_likelihood_are_named_before_long_work(call, folder):
+    vqvae = VQVAE2((32, 32, 3), num_embeddings=8, hidden_units=8, residual_units=4, num_levels=1)
+    sizes = {"hidden_units": 8, "num_layers": 1, "num_heads": 2, "feed_forward_units": 8}
+    prior = MaskedTransformerPrior((8, 8), 8, "bottom", num_classes=2, **sizes)
+    generator = HierarchicalImageGenerator(vqvae, [prior], ["cat", "dog"])
+    generator.save_to_preset(folder / "masked")
+    places = [f"--{split}={folder}/{split}" for split in ("train", "validation")]
+    done = call("evaluate", *places, f"--preset={folder}/masked", f"--output={folder}/card")
+    assert done.code == 1
+    assert "exact likelihood for the section priors" in done.err
+    assert "MaskedTransformerPrior of 'bottom'" in done.err
 
 
 def test_reconstructions_priors_and_nearest_images(folder, measure):

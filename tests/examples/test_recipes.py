@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from keras_vqvae2 import VQVAE2, HierarchicalImageGenerator, PixelSnailPrior
+from keras_vqvae2 import (
+    VQVAE2,
+    HierarchicalImageGenerator,
+    MaskedTransformerPrior,
+    PixelSnailPrior,
+    TransformerPrior,
+)
 
 FOLDER = Path(__file__).parents[2] / "examples" / "recipes"
 RECIPES = sorted(FOLDER.glob("vqvae2_*.py"))
@@ -82,6 +88,24 @@ def test_a_priors_recipe_makes_the_priors_of_its_name(path, level, name):
     for recipe in (full, laptop):
         assert recipe["steps"] % recipe["steps_per_epoch"] == 0
     assert laptop["steps"] < full["steps"]
+
+
+@pytest.mark.parametrize(
+    "name, prior",
+    [("transformers", TransformerPrior), ("masked_transformers", MaskedTransformerPrior)],
+)
+def test_recipes_of_transformers_make_priors_of_a_pixelsnails_size(name, prior):
+    module = load(FOLDER / f"{name}_clothing_64.py")
+    for word in ("Command", "Hardware"):
+        assert word in module.__doc__
+    for level, shape, factors in (("top", (8, 8), {}), ("bottom", (16, 16), {"top": 2})):
+        full, laptop = (module.recipe(level, laptop=laptop) for laptop in (False, True))
+        assert full["prior"] is prior and full["model"] == laptop["model"]
+        assert laptop["steps"] < full["steps"]
+        for recipe in (full, laptop):
+            assert recipe["steps"] % recipe["steps_per_epoch"] == 0
+        arguments = {"condition_factors": factors, "num_classes": 10, **full["model"]}
+        assert 4e6 < prior(shape, level=level, **arguments).count_params() < 6e6
 
 
 def test_the_laptop_priors_of_ffhq_are_small():

@@ -31,7 +31,7 @@ def test_codes_and_images_are_the_same(preset, golden):
     name, generator = preset
     expected = golden("bundled_presets")
     vqvae = generator.vqvae
-    assert vqvae.fingerprint().encode() == expected[f"{name}.fingerprint"].tobytes()
+    assert vqvae.has_fingerprint(expected[f"{name}.fingerprint"].tobytes().decode())
     codes = vqvae.encode(sample_photographs(vqvae.image_shape[:2])[:2])
     for level, value in codes.items():
         # Backends round differently; between two codes as near rounding decides.

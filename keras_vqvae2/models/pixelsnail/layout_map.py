@@ -1,6 +1,6 @@
 import keras
 
-from keras_vqvae2 import backend
+from keras_vqvae2.models.layout_maps import new_layout_map
 
 BLOCK = r".*/(block_\d+|layer_\d+|(key|query|out)_block)"
 CODES = "(first|embedding|conditioner_[^/]*/conv)"
@@ -55,22 +55,8 @@ def get_layout_map(
     Reference:
         - Shoeybi et al. 2019, "Megatron-LM", arXiv 1909.08053, section 3.
     """
-    if not backend.SPLITS_WEIGHTS:
-        raise NotImplementedError(
-            "Expected the JAX backend, the only one on which Keras splits weights. Received: "
-            f"keras.backend.backend()={keras.backend.backend()!r}"
-        )
-    if not isinstance(device_mesh, keras.distribution.DeviceMesh):
-        raise ValueError(
-            f"Expected a keras.distribution.DeviceMesh. Received: device_mesh={device_mesh!r}"
-        )
     model, batch = model_parallel_dim_name, data_parallel_dim_name
-    if model == batch or not {model, batch} <= set(device_mesh.axis_names):
-        raise ValueError(
-            f"Expected two of the axes {tuple(device_mesh.axis_names)}. Received: "
-            f"model_parallel_dim_name={model!r}, data_parallel_dim_name={batch!r}"
-        )
-    layouts = keras.distribution.LayoutMap(device_mesh)
+    layouts = new_layout_map(device_mesh, model, batch)
     for layers in (rf"{BLOCK}/(conv_1|auxiliary_projection)", CODES, "output_stack/logits"):
         layouts[f"{layers}/kernel"] = (None, None, None, model)  # (rows, columns, in, out)
         layouts[f"{layers}/bias"] = (model,)

@@ -77,6 +77,8 @@ class PixelSnailPrior(AutoregressivePrior):
         condition_embeddings: As in `CodePrior`.
         image_shape: None, or `(height, width, channels)` of the images, for `bits_per_dim`.
         codes_fingerprint: None, or `VQVAE2.fingerprint()` of the model whose codes these are.
+        label_dropout: As in `CodePrior`, as is `condition_dropout`.
+        condition_dropout: Share of examples whose coarser levels are hidden while training.
         gradient_checkpointing: Whether a training step computes causal blocks again for their
             gradients in place of keeping what is inside them.
         dtype: Dtype policy of the layers. Logits and loss are float32.
@@ -136,6 +138,8 @@ class PixelSnailPrior(AutoregressivePrior):
         condition_embeddings: Mapping[str, int] | None = None,
         image_shape: Sequence[int] | None = None,
         codes_fingerprint: str | None = None,
+        label_dropout: float = 0.0,
+        condition_dropout: float = 0.0,
         gradient_checkpointing: bool = False,
         dtype: DTypePolicy = None,
         **kwargs: Any,
@@ -158,6 +162,9 @@ class PixelSnailPrior(AutoregressivePrior):
             raise ValueError(
                 f"Expected 'nearest' or 'learned'. Received: upsampling={upsampling!r}"
             )
+
+        # Hidden labels are one more.
+        num_labels = num_classes + 1 if num_classes and label_dropout else num_classes
 
         # === Layers ===
         dtype = keras.dtype_policies.get(dtype)
@@ -201,7 +208,7 @@ class PixelSnailPrior(AutoregressivePrior):
                 attention_heads,
                 attention_units,
                 dropout,
-                num_classes,
+                num_labels,
                 gradient_checkpointing,
                 dtype=dtype,
                 name=f"block_{i}",
@@ -213,11 +220,9 @@ class PixelSnailPrior(AutoregressivePrior):
         )
 
         # === Functional Model ===
-        codes, labels = inputs[level], inputs.get("label")
-        condition = None
-        if conditioners:
-            maps = [stack(inputs[name]) for name, stack in conditioners.items()]
-            condition = ops.concatenate(maps, axis=-1) if len(maps) > 1 else maps[0]
+        told = self.drop_conditions(inputs, level, num_classes, label_dropout, condition_dropout)
+        codes, labels = inputs[level], told.get("label")
+        condition = condition_map(conditioners, told) if conditioners else None
         background = planes(codes)
         x = first(codes)
         if context is not None:
@@ -236,6 +241,8 @@ class PixelSnailPrior(AutoregressivePrior):
             condition_embeddings,
             image_shape,
             codes_fingerprint,
+            label_dropout,
+            condition_dropout,
             dtype=dtype,
             **kwargs,
         )
@@ -261,8 +268,6 @@ class PixelSnailPrior(AutoregressivePrior):
         self.dropout = dropout
         self.gradient_checkpointing = gradient_checkpointing
 
-        self._condition = condition
-
     get_layout_map = staticmethod(get_layout_map)
 
     # === Drawing ===
@@ -277,7 +282,8 @@ class PixelSnailPrior(AutoregressivePrior):
     def conditioner(self) -> keras.Model:
         """Model from the coarser levels' codes to their features."""
         coarser = {name: self.input[name] for name in self.condition_factors}
-        return keras.Model(coarser, self._condition, name="conditioner")
+        stacks = {name: self.get_layer(f"conditioner_{name}") for name in coarser}
+        return keras.Model(coarser, condition_map(stacks, coarser), name="conditioner")
 
     def get_config(self) -> Config:
         return {
@@ -302,3 +308,9 @@ class PixelSnailPrior(AutoregressivePrior):
             "dropout": self.dropout,
             "gradient_checkpointing": self.gradient_checkpointing,
         }
+
+
+def condition_map(stacks, codes):
+    """Features of all coarser levels, shape `(batch, rows, columns, channels)`."""
+    maps = [stack(codes[name]) for name, stack in stacks.items()]
+    return ops.concatenate(maps, axis=-1) if len(maps) > 1 else maps[0]

@@ -281,6 +281,7 @@ class VQVAE2(PresetModel):
 
         self.levels = levels
         self.downsampling = math.prod(factors)
+        self._known = known
         self._graph_tensors = {
             "vectors": vectors,
             "quantized": quantized,
@@ -334,11 +335,26 @@ class VQVAE2(PresetModel):
         """The forward pass of a training step, with all that the loss and the metrics look at."""
         images = to_unit_floats(ops.convert_to_tensor(x))
         outputs = self._step_graph(images, training=training)
-        reconstruction_losses = {
-            name: loss(images, outputs["reconstruction"])
+        terms = self.reconstruction_terms(images, outputs["reconstruction"])
+        return {**outputs, "images": images, "reconstruction_losses": terms}
+
+    def reconstruction_terms(self, images: Tensor, reconstruction: Tensor) -> dict[str, Tensor]:
+        """Each of the reconstruction losses of each image, not weighted: float32 `(batch,)`."""
+        return {
+            name: ops.cast(loss(images, reconstruction), "float32")
             for name, (loss, _) in self.reconstruction_losses.items()
         }
-        return {**outputs, "images": images, "reconstruction_losses": reconstruction_losses}
+
+    def reconstruction_error(
+        self, terms: Mapping[str, Tensor], sample_weight: Tensor | None = None
+    ) -> Tensor:
+        """The weighted sum of `reconstruction_terms`, mean over images: float32 of shape `()`."""
+        error = sum(
+            weight * terms[name] for name, (_, weight) in self.reconstruction_losses.items()
+        )  # (batch,)
+        if sample_weight is not None:
+            error = error * ops.cast(sample_weight, "float32")
+        return ops.mean(error)
 
     def compute_loss(
         self,
@@ -360,18 +376,23 @@ class VQVAE2(PresetModel):
         Returns:
             float32 of shape `()`.
         """
-        error = sum(
-            weight * ops.cast(y_pred["reconstruction_losses"][name], "float32")
-            for name, (_, weight) in self.reconstruction_losses.items()
-        )  # (batch,)
-        if sample_weight is not None:
-            error = error * ops.cast(sample_weight, "float32")
-        return ops.mean(error) + sum(y_pred["quantizer_losses"].values())
+        error = self.reconstruction_error(y_pred["reconstruction_losses"], sample_weight)
+        return error + sum(y_pred["quantizer_losses"].values())
 
     def update_step_metrics(
         self, x: Tensor, outputs: TensorTree, loss: Tensor, weight: Tensor
     ) -> None:
         super().update_step_metrics(x, outputs, loss, weight)
+        self.update_reconstruction_metrics(outputs, weight)
+
+    def reconstruction_metrics(self) -> list[keras.metrics.Metric]:
+        """The metrics of images and codes, without `loss` and what only training has."""
+        of_levels = [t for trackers in self.level_trackers.values() for t in trackers.values()]
+        whole = [self.reconstruction_tracker, self.psnr_tracker]
+        return [*whole, *self.loss_trackers.values(), *of_levels]
+
+    def update_reconstruction_metrics(self, outputs: TensorTree, weight: Tensor) -> None:
+        """Updates them, as `update_step_metrics` does."""
         images, reconstruction = outputs["images"], outputs["reconstruction"]
         track_error(self.reconstruction_tracker, images, reconstruction, weight)
         self.psnr_tracker.update_state(images, reconstruction, sample_weight=weight)
@@ -505,16 +526,18 @@ class VQVAE2(PresetModel):
         return shapes
 
     def fingerprint(self) -> str:
-        """A name for what this model's codes mean: equal weights, equal fingerprint.
+        """A name for what this model's codes mean: equal codes, equal fingerprint.
 
         Returns:
-            String of 16 hexadecimal digits, of a hash of all weights.
+            String of 16 hexadecimal digits, of a hash of the weights that codes depend on. Those
+            that only decode are not among them.
         """
         backend.sync_training_state(self)
-        digest = hashlib.sha256()
-        for variable in self.weights:
-            digest.update(np.ascontiguousarray(ops.convert_to_numpy(variable)).tobytes())
-        return digest.hexdigest()[:16]
+        return fingerprint_of(self.encoder.weights)
+
+    def has_fingerprint(self, fingerprint: str) -> bool:
+        """Whether codes of this fingerprint are this model's. Version 0.1 hashed all weights."""
+        return fingerprint in (self.fingerprint(), fingerprint_of(self.weights))
 
     # === Config ===
 
@@ -542,3 +565,10 @@ class VQVAE2(PresetModel):
     @classmethod
     def from_config(cls, config: Config) -> Self:
         return super().from_config(read_config(config))
+
+
+def fingerprint_of(variables):
+    digest = hashlib.sha256()
+    for variable in variables:
+        digest.update(np.ascontiguousarray(ops.convert_to_numpy(variable)).tobytes())
+    return digest.hexdigest()[:16]

@@ -163,8 +163,12 @@ class LevelDecoder(keras.layers.Layer):
             shape = layer.compute_output_shape(shape)
 
     def call(self, x: Tensor) -> Tensor:
+        return self.strided[-1](self.features(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the last transposed convolution reads. `(B, H * factor / 2, W * factor / 2, C)`."""
         x = self.residual_stack(self.conv(x))
-        for layer in self.strided:
+        for layer in self.strided[:-1]:
             x = layer(x)
         return x
 

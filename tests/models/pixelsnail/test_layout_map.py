@@ -89,8 +89,8 @@ def test_the_example_runs(capsys):
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sharded")
-    script = Path(__file__).parent / "train_sharded.py"
-    command = [sys.executable, script, folder, "1x1", "1x4", "2x2"]
+    script = Path(__file__).parents[1] / "train_sharded.py"
+    command = [sys.executable, script, "pixelsnail", folder, "1x1", "1x4", "2x2"]
     done = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     return {name: np.load(folder / f"{name}.npz") for name in ("1x1", "1x4", "2x2")}
