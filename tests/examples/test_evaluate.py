@@ -116,13 +116,15 @@ def test_settings_are_compared_and_the_same_command_goes_on(folder, call):
     assert call("choose_settings", *flags, "--top_ps=1").code == 0
     first = (folder / "settings" / "settings.jsonl").read_text()
     done = call("choose_settings", *flags, "--top_ps=1,0.5")
-    assert done.code == 0 and "which holds 1 pairs" in done.out
+    assert done.code == 0 and "which holds 1 of them" in done.out
     rows = (folder / "settings" / "settings.jsonl").read_text()
     assert rows.startswith(first) and [json.loads(row)["top_p"] for row in rows.splitlines()] == [
         1,
         0.5,
     ]
     assert (folder / "settings" / "settings.md").read_text().rstrip() in done.out
+    refused = call("choose_settings", *flags, "--guidance_scales=2", "--levels=top")
+    assert refused.code == 1 and "guidance_scale=2.0 for 'top'" in refused.err
 
 
 @pytest.mark.slow
