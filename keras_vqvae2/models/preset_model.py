@@ -1,3 +1,4 @@
+import gc
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -108,7 +109,12 @@ class PresetModel(GuardedModel):
                 "Expected quantization to 'int8' with Keras' own settings, which presets can "
                 f"hold. Received: mode={mode!r}, config={wanted.get_config()}"
             )
-        super().quantize("int8", config=known, **kwargs)
+        # At each kernel that Keras takes away it collects garbage: half a second with all in view.
+        gc.freeze()
+        try:
+            super().quantize("int8", config=known, **kwargs)
+        finally:
+            gc.unfreeze()
 
     @classmethod
     def from_preset(cls, preset: FilePath, load_weights: bool = True, **kwargs: Any) -> Self:
