@@ -76,7 +76,8 @@ def build(recipe):
     return model
 
 
-def train(parallel):
+def train(parallel, load_recipe=load_recipe, build=build):
+    """Trains; `examples/finetune_decoder.py` has a recipe and a model of its own."""
     output = command_line.folder_to_write("output")
     if FLAGS.log == "tensorboard" and importlib.util.find_spec("tensorboard") is None:
         raise ImportError("--log=tensorboard needs `pip install tensorboard`.")
@@ -103,7 +104,7 @@ def train(parallel):
     first = parallel.process_index == 0
     if first:
         run_folder.announce(
-            f"VQVAE2 {recipe['model']['image_shape']}",
+            f"{type(model).__name__} {recipe['model']['image_shape']}",
             model,
             f"{data.text}; validation: {held_out.text if held_out else 'none'}",
             recipe,

@@ -53,9 +53,10 @@ class ReconstructionGrid(keras.callbacks.Callback):
         if (epoch + 1) % self.every or backend.process_index() > 0:
             return
         with backend.alone():
-            model = self.model
+            model: Any = getattr(self.model, "vqvae", self.model)
+            trained = model
             if backend.process_count() > 1:  # a copy, which runs without the other processes
                 model = type(model).from_config(model.get_config())
-                model.set_weights(self.model.get_weights())
+                model.set_weights(trained.get_weights())
             rows = reconstruction_rows(model, self.images)
         save_image_rows(rows, self.directory / f"epoch-{epoch + 1}.png", f"epoch {epoch + 1}")

@@ -96,7 +96,7 @@ class AdversarialVQVAE2(GuardedModel):
         **kwargs: Any,
     ) -> None:
         images = keras.Input(vqvae.input.shape[1:], name="images")
-        super().__init__(inputs=images, outputs=vqvae(images), **kwargs)
+        super().__init__(images, vqvae(images), dtype=vqvae.dtype_policy, **kwargs)
         if loss not in ADVERSARIAL_LOSSES:
             raise ValueError(
                 f"Expected one of {sorted(ADVERSARIAL_LOSSES)}. Received: loss={loss!r}"
