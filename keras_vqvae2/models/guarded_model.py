@@ -112,6 +112,16 @@ class GuardedModel(keras.Model):
         # The models are built by their constructors; only the optimizer may be left.
         backend.build_optimizer(self)
 
+    def _run_through_graph(self, *args, **options):
+        if getattr(options.get("operation_fn"), "__module__", "").endswith("models.cloning"):
+            # Keras would hand out a bare graph, without the methods of this class.
+            name = type(self).__name__
+            raise TypeError(
+                f"Expected {name}.from_config(model.get_config()), which makes a {name} with "
+                "weights of its own. Received: keras.models.clone_model(model)"
+            )
+        return super()._run_through_graph(*args, **options)
+
     # === Logs ===
 
     def train_only_metrics(self) -> list[keras.metrics.Metric]:

@@ -243,7 +243,6 @@ class BothOptimizers(keras.optimizers.Optimizer):
 
 
 @pytest.mark.compiled
-@pytest.mark.compiled
 def test_a_second_optimizer_is_a_second_guarded_update(rng):
     model = WithCritic()
     model.compile(keras.optimizers.Adam(0.05), keras.optimizers.SGD(0.1))
@@ -257,3 +256,11 @@ def test_a_second_optimizer_is_a_second_guarded_update(rng):
     model.fit(np.full_like(x, np.nan), verbose=0)
     for path, value in snapshot(model).items():
         np.testing.assert_array_equal(value, after[path])
+
+
+def test_clones_come_from_the_config():
+    """`keras.models.clone_model` makes a bare graph of any functional subclass."""
+    vqvae = VQVAE2((16, 16, 3), num_embeddings=8, hidden_units=8, residual_units=4)
+    with pytest.raises(TypeError, match=r"Expected VQVAE2.from_config\(model.get_config\(\)\)"):
+        keras.models.clone_model(vqvae)
+    assert VQVAE2.from_config(vqvae.get_config()).count_params() == vqvae.count_params()
