@@ -25,8 +25,8 @@ import keras_vqvae2
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(train_vqvae2)
-flags.DEFINE_string("preset", None, "The VQVAE2 to sharpen: a preset, or")
-flags.DEFINE_string("generator", None, "the HierarchicalImageGenerator whose VQVAE2 it is.")
+command_line.define("preset")
+flags.DEFINE_string("generator", None, "In place of --preset: a HierarchicalImageGenerator.")
 FLAGS.set_default("recipe", str(Path(__file__).parent / "recipes" / "finetune_decoder.py"))
 
 

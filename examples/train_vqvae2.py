@@ -76,7 +76,7 @@ def build(recipe):
     return model
 
 
-def train(parallel, load_recipe=load_recipe, build=build):
+def train(parallel, own_recipe=None, own_build=None):
     """Trains; `examples/finetune_decoder.py` has a recipe and a model of its own."""
     output = command_line.folder_to_write("output")
     if FLAGS.log == "tensorboard" and importlib.util.find_spec("tensorboard") is None:
@@ -85,7 +85,7 @@ def train(parallel, load_recipe=load_recipe, build=build):
     held_out = image_sources.find("validation", "test", "validation") if FLAGS.validation else None
     keras.utils.set_random_seed(FLAGS.seed)
     with parallel.scope():
-        recipe = load_recipe()
+        recipe = (own_recipe or load_recipe)()
         run_folder.check_devices(recipe, parallel)
         per_epoch = recipe["steps_per_epoch"]
         plan = run_folder.plan_of(
@@ -98,7 +98,7 @@ def train(parallel, load_recipe=load_recipe, build=build):
             picture_every=FLAGS.picture_every,
         )
         model, epoch, step = run_folder.restore_or_build(
-            output, lambda: build(recipe), plan, parallel
+            output, lambda: (own_build or build)(recipe), plan, parallel
         )
     epochs = -(-recipe["steps"] // per_epoch)
     first = parallel.process_index == 0

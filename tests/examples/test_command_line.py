@@ -17,7 +17,12 @@ SCRIPTS = [name for name, text in SOURCES.items() if '__name__ == "__main__"' in
 COMMAND_LINES = [name for name in SCRIPTS if re.search(r"\n    \w+\.run\(\s*\"", SOURCES[name])]
 # What must differ: the default of a recipe, a preset or a batch, and which folders do.
 OWN_DEFAULT = {"preset", "recipe", "batch_size", "image_size"}
-OWN_HELP = {("app", "preset"), ("train_vqvae2", "validation"), ("evaluate", "image_size")}
+OWN_HELP = {
+    ("app", "preset"),
+    ("train_vqvae2", "validation"),
+    ("finetune_decoder", "validation"),
+    ("evaluate", "image_size"),
+}
 
 
 def last_line(done):
