@@ -153,8 +153,9 @@ def first_batch(source: Any) -> tuple[Any, Any]:
 
     Returns:
         A tuple `(batch, source)`. The batch is an array or a dict of arrays; of batches that are
-        tuples, the inputs. It is None for a source that cannot be read without a change of its
-        order (PyTorch's loaders). The source is what is to be read from now on.
+        tuples, the inputs. Of PyTorch's loaders, whose order a look would change, it is a batch of
+        the first example; None if there is none to look at. The source is what is to be read from
+        now on.
 
     Raises:
         ValueError: If a data set is empty, or the source is a list.
@@ -173,6 +174,10 @@ def first_batch(source: Any) -> tuple[Any, Any]:
         first = source[0]
     elif is_grain(source):
         first = next(iter(source), None)
+    elif hasattr(source, "batch_sampler") and callable(getattr(source, "collate_fn", None)):
+        if source.batch_sampler is None or not hasattr(source.dataset, "__len__"):
+            return None, source  # batches made elsewhere, or a stream
+        first = source.collate_fn([source.dataset[0]]) if len(source.dataset) else None
     elif isinstance(source, types.GeneratorType):
         first = next(source, None)
         source = _put_back(first, source)

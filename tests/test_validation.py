@@ -66,6 +66,21 @@ def test_a_grain_data_set_shows_its_first_batch_and_starts_again():
         assert len(list(dataset)) == 3
 
 
+def test_a_loader_of_pytorch_shows_its_first_example_and_keeps_its_order():
+    data = pytest.importorskip("torch.utils.data")
+    torch = pytest.importorskip("torch")
+    pairs = data.TensorDataset(torch.arange(6.0), torch.arange(6))
+    loader = data.DataLoader(pairs, 4, shuffle=True, generator=torch.Generator().manual_seed(0))
+    again = data.DataLoader(pairs, 4, shuffle=True, generator=torch.Generator().manual_seed(0))
+    assert first_batch(loader)[0].tolist() == [0.0]
+    for (a, _), (b, _) in zip(loader, again, strict=True):
+        assert a.tolist() == b.tolist()
+    with pytest.raises(ValueError, match="an empty data set"):
+        first_batch(data.DataLoader(data.TensorDataset(torch.zeros(0)), 4))
+    batches = data.DataLoader(pairs, batch_size=None)
+    assert first_batch(batches) == (None, batches)
+
+
 def test_a_tf_data_set_shows_its_first_batch():
     tf = pytest.importorskip("tensorflow")
     batches = tf.data.Dataset.from_tensor_slices({"top": ARRAY}).batch(2)

@@ -113,8 +113,14 @@ def attention(queries, keys, values, is_causal):
 
 
 def matmul_float32(a, b):
-    # Full float32 unless the user asked otherwise (torch.set_float32_matmul_precision).
-    return torch.matmul(a, b)
+    asked = torch.get_float32_matmul_precision()
+    if asked == "highest":
+        return torch.matmul(a, b)
+    torch.set_float32_matmul_precision("highest")
+    try:
+        return torch.matmul(a, b)
+    finally:
+        torch.set_float32_matmul_precision(asked)
 
 
 def segment_sum(rows, indices, num_segments):

@@ -37,6 +37,7 @@ from keras_vqvae2.version import __version__
 CONFIG_FILE = "config.json"
 METADATA_FILE = "metadata.json"
 WEIGHTS_FILE = "model.weights.h5"
+MOST_RANDOM_WEIGHTS = 4096  # arrays of a model that is built without a file to hold it to
 SHARDED_WEIGHTS_FILE = "model.weights.json"
 BUNDLED_PRESETS = Path(__file__).parents[1] / "presets"
 
@@ -154,7 +155,7 @@ def _verify(path, checksums):
 
 
 def build(model_class: type[Any], config: Config, weights: list[Path] | None = None) -> keras.Model:
-    """Builds the model of a config, no larger than its weights.
+    """Builds the model of a config, no larger than its weights, or else than this machine holds.
 
     Before any memory is allocated the model is built once without values, and its weights are
     compared with those in the files.
@@ -162,16 +163,28 @@ def build(model_class: type[Any], config: Config, weights: list[Path] | None = N
     Args:
         model_class: The class.
         config: Its config.
-        weights: What `verified_weights` returned, or None for a model of any size.
+        weights: What `verified_weights` returned, or None for random ones.
 
     Returns:
         The model.
 
     Raises:
-        ValueError: If the weights do not fit, or the class cannot be built from the config.
+        ValueError: If the weights or the memory do not fit, or the class cannot be built from the
+            config.
     """
     with building(model_class):
-        if weights is not None:
+        if weights is None:
+            most = _memory() // 4
+            _require_plausible(config, most, MOST_RANDOM_WEIGHTS)
+            shapes = _rehearse(model_class, config)
+            numbers = sum(math.prod(shape) * count for shape, count in shapes.items())
+            if numbers > most:
+                raise ValueError(
+                    f"Expected at most {most:,} parameters, which the memory of this machine "
+                    f"holds; {model_class.__name__}(...) itself builds more. "
+                    f"Received: a config of {numbers:,}"
+                )
+        else:
             stored = _stored_shapes(weights)
             _require_plausible(config, sum(map(math.prod, stored.elements())), stored.total())
             # Of an int8 model the form before it was quantized, whose arrays are fewer.
@@ -221,6 +234,14 @@ def _require_plausible(config, numbers, arrays):
                 f"Expected no size above {most:,} beside {arrays:,} weights of {numbers:,} "
                 f"numbers. Received: {brief(key)}: {brief(value)}"
             )
+
+
+def _memory():
+    """Bytes of this machine's memory, or what no machine has where nothing says it."""
+    names = getattr(os, "sysconf_names", ())
+    if not {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= set(names):
+        return 2**50
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _integers(key, value):

@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -47,3 +48,28 @@ def test_any_sizes(num_vectors, num_codes, width, max_scores, seed):
     chosen = ((vectors - codebook[indices]) ** 2).sum(-1)
     best = ((vectors[:, None] - codebook[None]) ** 2).sum(-1).min(-1)
     np.testing.assert_allclose(chosen, best, rtol=1e-4, atol=1e-5)
+
+
+def rounded(x):
+    """`x` as a product in TensorFloat-32 takes it: ten bits of the mantissa."""
+    bits = np.asarray(x).view("uint32")
+    return ((bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view("float32")
+
+
+def test_products_of_ten_bits_do_not_decide(rng, monkeypatch):
+    """A GPU on which TensorFlow rounds factors, as it does by default: the product is replaced."""
+    tf = pytest.importorskip("tensorflow")
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("PyTorch and JAX are told by the product itself")
+    codebook = (1.0 + 1e-2 * rng.normal(size=(64, 8))).astype("float32")
+    vectors = (codebook[rng.integers(64, size=200)] + 1e-6).astype("float32")
+    exact = tf.matmul
+    monkeypatch.setattr(tf, "matmul", lambda a, b: exact(rounded(a.numpy()), rounded(b.numpy())))
+
+    def share_found():
+        found = ops.convert_to_numpy(nearest_code(*map(ops.convert_to_tensor, (vectors, codebook))))
+        return (found == reference(vectors, codebook)).mean()
+
+    assert share_found() < 0.5
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [kind])
+    assert share_found() > 0.9

@@ -463,6 +463,26 @@ def test_configs_are_tried_before_anything_is_allocated(config, message, directo
     assert time.process_time() - start < 10 and len(str(error.value)) < 1500
 
 
+@pytest.mark.parametrize(
+    "units, message",
+    [
+        ([4, 10**12], "no size above"),
+        ([4, 10**6, 10**6], r"parameters, which the memory .*Stack\(\.\.\.\) itself.* 1,000,00"),
+        ([4] * 70_000, "at most 65,536 sizes"),
+    ],
+)
+def test_random_weights_fit_the_memory(units, message, directory):
+    path = directory / "config.json"
+    whole = json.loads(path.read_text())
+    whole["config"] |= {"units": units}
+    path.write_text(json.dumps(whole))
+    edit(directory / "metadata.json", sha256={})
+    start = time.process_time()
+    with pytest.raises(ValueError, match=message):
+        Stack.from_preset(directory, load_weights=False)
+    assert time.process_time() - start < 10
+
+
 def test_a_rehearsal_leaves_names_and_values_alone(directory):
     keras.utils.clear_session()
     first = Stack.from_preset(directory).layers[1].name
