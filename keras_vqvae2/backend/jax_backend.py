@@ -14,6 +14,14 @@ from jax.experimental import multihost_utils
 from keras_vqvae2.backend.guarded import Update, gradient_norm, keep_scale, poison, scales_loss
 
 SPLITS_WEIGHTS = True
+# What `keras.Model.export` writes here, and the packages that it takes.
+EXPORT_FORMATS = {"tf_saved_model": ("tensorflow",), "onnx": ("jax2onnx",)}
+
+
+def export_options(format):
+    return {}
+
+
 _variables_of_step: contextvars.ContextVar[Sequence[keras.Variable]] = contextvars.ContextVar(
     "variables_of_step", default=()
 )
@@ -127,6 +135,10 @@ def compile_function(function, variables):
             return function(*args)
 
     return lambda *args: pure([v.value for v in variables], args)
+
+
+def argmax(x):
+    return jnp.argmax(x, axis=-1).astype("int32")
 
 
 def attention(queries, keys, values, is_causal):

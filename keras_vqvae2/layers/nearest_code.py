@@ -29,7 +29,7 @@ def nearest_code(vectors: Tensor, codebook: Tensor, max_scores: int = MAX_SCORES
 
     def nearest(rows):
         scores = backend.matmul_float32(rows, transposed) - half_norms  # (rows, K)
-        return ops.cast(ops.argmax(scores, axis=-1), "int32")
+        return backend.argmax(scores)
 
     num_codes, width = codebook.shape
     num_vectors = ops.shape(vectors)[0]
