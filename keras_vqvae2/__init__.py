@@ -1,6 +1,7 @@
 from keras_vqvae2 import (
     callbacks,
     codes,
+    compression,
     converters,
     data,
     deploy,
@@ -46,6 +47,7 @@ __all__ = [
     "__version__",
     "callbacks",
     "codes",
+    "compression",
     "converters",
     "data",
     "deploy",
