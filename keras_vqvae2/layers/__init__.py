@@ -1,8 +1,11 @@
+from keras_vqvae2.layers.categorical import Categorical
 from keras_vqvae2.layers.causal_self_attention import CausalSelfAttention
 from keras_vqvae2.layers.code_conv2d import CodeConv2D
 from keras_vqvae2.layers.condition_dropout import ConditionDropout
+from keras_vqvae2.layers.discretized_logistic_mixture import DiscretizedLogisticMixture
 from keras_vqvae2.layers.gated_residual_block import GatedResidualBlock
 from keras_vqvae2.layers.masked_conv2d import MaskedConv2D
+from keras_vqvae2.layers.pixel_distribution import PixelDistribution
 from keras_vqvae2.layers.post_norm_transformer_block import PostNormTransformerBlock
 from keras_vqvae2.layers.quantizer import Quantizer
 from keras_vqvae2.layers.quantizer_dropout import QuantizerDropout
@@ -15,11 +18,14 @@ from keras_vqvae2.layers.vector_quantizer import VectorQuantizer
 from keras_vqvae2.layers.vector_quantizer_ema import VectorQuantizerEMA
 
 __all__ = [
+    "Categorical",
     "CausalSelfAttention",
     "CodeConv2D",
     "ConditionDropout",
+    "DiscretizedLogisticMixture",
     "GatedResidualBlock",
     "MaskedConv2D",
+    "PixelDistribution",
     "PostNormTransformerBlock",
     "Quantizer",
     "QuantizerDropout",
