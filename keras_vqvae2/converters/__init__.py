@@ -7,6 +7,7 @@ from keras_vqvae2.converters.pixelcnnpp import (
 from keras_vqvae2.converters.pytorch_gated_pixelcnn import convert_pytorch_gated_pixelcnn
 from keras_vqvae2.converters.pytorch_pixelsnail import convert_pytorch_pixelsnail
 from keras_vqvae2.converters.pytorch_vqvae2 import convert_pytorch_vqvae2
+from keras_vqvae2.converters.theano_pixelrnn import convert_theano_pixelrnn
 
 __all__ = [
     "convert_llamagen",
@@ -16,4 +17,5 @@ __all__ = [
     "convert_pytorch_pixelcnnpp",
     "convert_pytorch_pixelsnail",
     "convert_pytorch_vqvae2",
+    "convert_theano_pixelrnn",
 ]

@@ -98,8 +98,11 @@ def _of_pixels(model: PixelModel, rng: Any) -> np.ndarray:
         chosen = ops.convert_to_tensor(chosen)
 
         def of_chosen(x, chosen=chosen):
-            label = ops.zeros((len(chosen),), "int32")
-            inputs = x if model.num_classes is None else {"image": x, "label": label}
+            inputs = {"image": x}
+            if model.num_classes is not None:
+                inputs["label"] = ops.zeros((x.shape[0],), "int32")
+            if model.condition_channels is not None:
+                inputs["condition"] = ops.zeros((*x.shape[:3], model.condition_channels))
             total = ops.sum(network(inputs, training=False) * chosen)
             return total, (total, total)
 

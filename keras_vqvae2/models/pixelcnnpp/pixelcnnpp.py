@@ -103,7 +103,8 @@ class PixelCNNPlusPlus(PixelModel):
         dtype: DTypePolicy = None,
         **kwargs: Any,
     ) -> None:
-        inputs, image, label = self.pixel_inputs(image_shape, num_classes, TURN)
+        inputs = self.pixel_inputs(image_shape, num_classes, TURN)
+        label = inputs.get("label")
         check_positive(hidden_units=hidden_units, num_blocks=num_blocks)
         check_share("dropout", dropout)
         mixture = DiscretizedLogisticMixture(tuple(image_shape)[-1], num_mixtures, levels)
@@ -130,7 +131,7 @@ class PixelCNNPlusPlus(PixelModel):
             return WeightNormUpsampling(hidden_units, columns, **options)
 
         # === Functional Model ===
-        u, ul = start(image)
+        u, ul = start(inputs["image"])
         stored = [(u, ul)]
         for level in range(SIZES):
             if level:
@@ -216,8 +217,10 @@ class PixelCNNPlusPlus(PixelModel):
         return super().fit(x, *args, **kwargs)
 
     def get_config(self) -> Config:
+        config = super().get_config()
+        config.pop("condition_channels")
         return {
-            **super().get_config(),
+            **config,
             "hidden_units": self.hidden_units,
             "num_blocks": self.num_blocks,
             "num_mixtures": self.num_mixtures,

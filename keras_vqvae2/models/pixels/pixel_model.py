@@ -25,6 +25,7 @@ from keras_vqvae2.validation import (
     check_integer,
     check_positive,
     first_batch,
+    is_arrays,
 )
 
 LEVEL = "pixels"  # in place of a level's name in the key of random numbers
@@ -39,8 +40,10 @@ class PixelModel(PresetModel):
     before it, and where the distribution goes colour by colour, on the colours before.
 
     Data are images, or with classes a dict `{"image": images, "label": integers}`, in arrays or
-    any data set Keras takes. Images are integers from 0 to `levels - 1`, such as uint8, or floats
-    in `[0, 1]`; floats are rounded to the nearest level, with a warning where that changes them.
+    any data set Keras takes. A model that is told a map beside the image takes it as
+    `"condition"`, floats of shape `(batch, height, width, condition_channels)`. Images are
+    integers from 0 to `levels - 1`, such as uint8, or floats in `[0, 1]`; floats are rounded to the
+    nearest level, with a warning where that changes them.
 
     The loss is the negative log-likelihood in nats a dimension (pixel and colour). `fit` and
     `evaluate` report it as `loss`, and as `bits_per_dim` and `nats_per_image`. `fit` adds
@@ -54,6 +57,7 @@ class PixelModel(PresetModel):
         image_shape: `(height, width, colours)`.
         num_classes: None, or the number of labels.
         levels: Integer of at least 2, values of a colour. Defaults to 256.
+        condition_channels: None, or the channels of a map that the model is told.
         dtype: Dtype policy of the layers. Parameters and loss are float32.
         **kwargs: `name` and `trainable`.
     """
@@ -65,6 +69,7 @@ class PixelModel(PresetModel):
         image_shape: Sequence[int],
         num_classes: int | None = None,
         levels: int = 256,
+        condition_channels: int | None = None,
         dtype: DTypePolicy = None,
         **kwargs: Any,
     ) -> None:
@@ -72,22 +77,28 @@ class PixelModel(PresetModel):
         self.image_shape = tuple(image_shape)
         self.num_classes = num_classes
         self.levels = levels
+        self.condition_channels = condition_channels
         self._make_trackers()
 
     @staticmethod
     def pixel_inputs(
-        image_shape: Sequence[int], num_classes: int | None = None, stride: int = 1
-    ) -> tuple[TensorTree, keras.KerasTensor, keras.KerasTensor | None]:
+        image_shape: Sequence[int],
+        num_classes: int | None = None,
+        stride: int = 1,
+        condition_channels: int | None = None,
+    ) -> dict[str, keras.KerasTensor]:
         """The inputs of a graph.
 
         Args:
             image_shape: As in the constructor.
             num_classes: As in the constructor.
             stride: What has to divide height and width.
+            condition_channels: As in the constructor.
 
         Returns:
-            A tuple `(inputs, image, label)`: what the constructor takes; levels as float32 of shape
-            `(batch, height, width, colours)`; None, or int32 of shape `(batch,)`.
+            What the constructor takes, a dict: `"image"`, levels as float32 of shape
+            `(batch, height, width, colours)`; with classes `"label"`, int32 of shape `(batch,)`;
+            with a map `"condition"`, float32 of shape `(batch, height, width, channels)`.
 
         Raises:
             ValueError: If a size is not positive or not divided.
@@ -103,12 +114,15 @@ class PixelModel(PresetModel):
                 f"Expected a height and a width that are multiples of {stride}, for the sizes at "
                 f"which the network sees the image. Received: image_shape={shape}"
             )
-        image = keras.Input(shape, dtype="float32", name="image")
-        if num_classes is None:
-            return image, image, None
-        check_positive(num_classes=num_classes)
-        label = keras.Input((), dtype="int32", name="label")
-        return {"image": image, "label": label}, image, label
+        inputs = {"image": keras.Input(shape, dtype="float32", name="image")}
+        if num_classes is not None:
+            check_positive(num_classes=num_classes)
+            inputs["label"] = keras.Input((), dtype="int32", name="label")
+        if condition_channels is not None:
+            check_positive(condition_channels=condition_channels)
+            size = (*shape[:2], condition_channels)
+            inputs["condition"] = keras.Input(size, dtype="float32", name="condition")
+        return inputs
 
     # === What a subclass says ===
 
@@ -143,18 +157,15 @@ class PixelModel(PresetModel):
         return x["image"] if isinstance(x, Mapping) else x
 
     def _own(self, x):
-        """Of images, or of a dict with whatever, what this model takes."""
-        if self.num_classes is None:
-            return self._image_of(x)
-        return {"image": x["image"], "label": x["label"]}
+        """Of images, or of a dict with whatever, what this model takes: a dict."""
+        return {name: x[name] for name in self.input} if isinstance(x, Mapping) else {"image": x}
 
     def call(
         self, inputs: TensorTree, training: bool | None = None, mask: Tensor | None = None
     ) -> Tensor:
-        values = self._values(self._image_of(inputs))
-        if self.num_classes is not None:
-            values = {"image": values, "label": inputs["label"]}
-        return super().call(values, training=training, mask=mask)
+        inputs = self._own(inputs)
+        inputs["image"] = self._values(inputs["image"])
+        return super().call(inputs, training=training, mask=mask)
 
     def step_outputs(self, x: TensorTree, training: bool) -> TensorTree:
         return {
@@ -203,7 +214,7 @@ class PixelModel(PresetModel):
         batch, x = first_batch(x)
         if batch is not None:
             self.check_batch(batch)
-        return self._own(x) if isinstance(x, Mapping) else x
+        return self._own(x) if is_arrays(x) else x
 
     def check_batch(self, batch: TensorTree) -> None:
         """Checks images, or a dict of images and labels.
@@ -217,24 +228,33 @@ class PixelModel(PresetModel):
         Warns:
             UserWarning: If floats are changed by rounding to a level.
         """
-        wanted = ["image"] if self.num_classes is None else ["image", "label"]
+        wanted = list(self.input)
         if isinstance(batch, Mapping):
             if not set(wanted) <= set(batch):
                 raise ValueError(f"Expected a dict with the keys {wanted}. Received: {[*batch]}")
-        elif self.num_classes is not None:
+        elif len(wanted) > 1:
             raise ValueError(
-                "Expected a dict of images and labels, {'image': ..., 'label': ...}, for a model "
-                f"with num_classes={self.num_classes}. Received: a {type(batch).__name__}"
+                f"Expected a dict of arrays with the keys {wanted}. "
+                f"Received: a {type(batch).__name__}"
             )
-        images = self._image_of(batch)
-        self._check_pixels(images)
-        if self.num_classes is not None:
-            labels = check_codes(batch["label"], self.num_classes, (), "'label'", what="labels")
-            if len(labels) != len(images):
-                raise ValueError(
-                    f"Expected as many of each. Received: {len(images)} images, "
-                    f"{len(labels)} labels"
-                )
+        own = self._own(batch)
+        self._check_pixels(own["image"])
+        if "label" in own:
+            check_codes(own["label"], self.num_classes or 0, (), "'label'", what="labels")
+        if "condition" in own:
+            self._check_condition(own["condition"])
+        sizes = {name: len(array) for name, array in own.items()}
+        if len(set(sizes.values())) != 1:
+            raise ValueError(f"Expected as many of each. Received: {sizes}")
+
+    def _check_condition(self, condition):
+        wanted = (*self.image_shape[:2], self.condition_channels)
+        kind = keras.backend.standardize_dtype(condition.dtype)
+        if tuple(condition.shape[1:]) != wanted or "float" not in kind:
+            raise ValueError(
+                f"Expected floats of shape ({', '.join(map(str, ('batch', *wanted)))}). "
+                f"Received: condition of shape {tuple(condition.shape)}, dtype {kind}"
+            )
 
     def _check_pixels(self, images):
         shape = tuple(images.shape)
@@ -287,7 +307,7 @@ class PixelModel(PresetModel):
         check_positive(batch_size=batch_size)
         self.check_batch(images)
         arrays = keras.tree.map_structure(to_numpy, self._own(images))
-        count = len(self._image_of(arrays))
+        count = len(arrays["image"])
         size = min(batch_size, count)
         parts = []
         for start in range(0, count, size):
@@ -295,7 +315,7 @@ class PixelModel(PresetModel):
             places = np.minimum(np.arange(start, start + size), count - 1)
             batch = keras.tree.map_structure(lambda x, places=places: x[places], arrays)
             parameters = super().predict(batch, batch_size=size, verbose=0)
-            values = self._values(self._image_of(batch))
+            values = self._values(batch["image"])
             nats = self.distribution.nats(values, parameters)
             parts.append(ops.convert_to_numpy(nats)[: count - start])
         return np.concatenate(parts)
@@ -314,6 +334,7 @@ class PixelModel(PresetModel):
         self,
         num_images: int,
         labels: int | Sequence[int] | np.ndarray | None = None,
+        condition: Tensor | None = None,
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
@@ -331,6 +352,8 @@ class PixelModel(PresetModel):
         Args:
             num_images: Positive integer, N.
             labels: For a model with classes, an integer or integers of shape `(N,)`.
+            condition: For a model that is told a map, floats of shape
+                `(N, height, width, condition_channels)`.
             temperature: Positive float: below 1 more probable values.
             top_k: None, or a positive integer: of each colour only the `k` most probable values.
                 Not for mixtures.
@@ -350,13 +373,14 @@ class PixelModel(PresetModel):
         check_positive(num_images=num_images)
         given = np.full((num_images, *self.image_shape), -1, "int32")
         options = (temperature, top_k, top_p, seed, first_image, batch_size, verbose)
-        return self._draw_images(given, labels, *options)
+        return self._draw_images(given, labels, condition, *options)
 
     def complete(
         self,
         images: Tensor,
         mask: Tensor,
         labels: int | Sequence[int] | np.ndarray | None = None,
+        condition: Tensor | None = None,
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
@@ -371,6 +395,7 @@ class PixelModel(PresetModel):
             images: Images of shape `(N, height, width, colours)`, as for `fit`.
             mask: Booleans of shape `(height, width)` or `(N, height, width)`: True to be invented.
             labels: As in `generate`, as is what follows.
+            condition: None, or floats.
             temperature: Positive float.
             top_k: None, or a positive integer.
             top_p: None, or a float in `(0, 1]`.
@@ -396,10 +421,20 @@ class PixelModel(PresetModel):
         values = ops.convert_to_numpy(self._values(to_numpy(images))).astype("int32")
         given = np.where(np.broadcast_to(mask, shape)[..., None], -1, values).astype("int32")
         options = (temperature, top_k, top_p, seed, first_image, batch_size, verbose)
-        return self._draw_images(given, labels, *options)
+        return self._draw_images(given, labels, condition, *options)
 
     def _draw_images(
-        self, given, labels, temperature, top_k, top_p, seed, first, batch_size, verbose
+        self,
+        given,
+        labels,
+        condition,
+        temperature,
+        top_k,
+        top_p,
+        seed,
+        first,
+        batch_size,
+        verbose,
     ):
         sampling = self.distribution.sampling(temperature, top_k, top_p)
         check_positive(batch_size=batch_size)
@@ -416,6 +451,14 @@ class PixelModel(PresetModel):
             if len(labels) != len(given):
                 raise ValueError(f"Expected {len(given)} labels. Received: {len(labels)}")
             request["label"] = labels.astype("int32")
+        if (condition is None) != (self.condition_channels is None):
+            wanted = "a" if self.condition_channels else "no"
+            raise ValueError(f"Expected {wanted} condition. Received: {type(condition).__name__}")
+        if condition is not None:
+            self._check_condition(condition)
+            if len(condition) != len(given):
+                raise ValueError(f"Expected {len(given)} conditions. Received: {len(condition)}")
+            request["condition"] = to_numpy(condition).astype("float32")
         backend.sync_training_state(self)
 
         def draw(inputs, numbers):
@@ -438,7 +481,10 @@ class PixelModel(PresetModel):
         given = inputs["image"]
         if self.distribution.colour_by_colour:
             given, uniforms = (x.reshape(-1, height, width * colours) for x in (given, uniforms))
-        return self._row_decoder.rows(sampling, given, uniforms, None, inputs.get("label"))
+        condition = inputs.get("condition")
+        if condition is not None:
+            condition = ops.convert_to_tensor(condition, self.compute_dtype)
+        return self._row_decoder.rows(sampling, given, uniforms, condition, inputs.get("label"))
 
     def get_config(self) -> Config:
         return {
@@ -446,6 +492,7 @@ class PixelModel(PresetModel):
             "image_shape": list(self.image_shape),
             "num_classes": self.num_classes,
             "levels": self.levels,
+            "condition_channels": self.condition_channels,
         }
 
 

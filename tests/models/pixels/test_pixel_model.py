@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_vqvae2 import PixelCNNPlusPlus, PixelModel, PresetModel
+from keras_vqvae2 import (
+    GatedPixelCNN,
+    PixelCNN,
+    PixelCNNPlusPlus,
+    PixelModel,
+    PixelRNN,
+    PresetModel,
+)
 from keras_vqvae2.evaluation import causality, mask_of_the_past
 
 SHAPE = (4, 8, 3)
@@ -16,7 +23,32 @@ def pixelcnnpp(shape, **kwargs):
     return PixelCNNPlusPlus(shape, **{**sizes, **kwargs})
 
 
-MODELS = {"pixelcnnpp": pixelcnnpp}
+def pixelcnn(shape, **kwargs):
+    return PixelCNN(shape, hidden_units=6, num_layers=2, head_units=6, **kwargs)
+
+
+def gated_pixelcnn(shape, **kwargs):
+    sizes = {"hidden_units": 6, "num_layers": 3, "kernel_size": 3, "head_units": 6}
+    return GatedPixelCNN(shape, **sizes, **kwargs)
+
+
+def row_lstm(shape, **kwargs):
+    sizes = {"hidden_units": 6, "num_layers": 1, "head_units": 6}
+    return PixelRNN(shape, "row_lstm", **sizes, **kwargs)
+
+
+def diagonal_bilstm(shape, **kwargs):
+    sizes = {"hidden_units": 6, "num_layers": 1, "head_units": 6}
+    return PixelRNN(shape, "diagonal_bilstm", **sizes, **kwargs)
+
+
+MODELS = {
+    "pixelcnnpp": pixelcnnpp,
+    "pixelcnn": pixelcnn,
+    "gated_pixelcnn": gated_pixelcnn,
+    "row_lstm": row_lstm,
+    "diagonal_bilstm": diagonal_bilstm,
+}
 
 
 def make(kind, shape=SHAPE, scale=0.3, **kwargs):
@@ -170,7 +202,7 @@ def test_other_data_are_refused_before_the_first_step(model, data, changes, mess
 def test_missing_labels_are_named(model, data):
     model.compile(optimizer="adam")
     for use in (model.fit, model.nats):
-        with pytest.raises(ValueError, match="a dict of images and labels"):
+        with pytest.raises(ValueError, match="a dict of arrays with the keys .'image', 'label'"):
             use(data["image"])
         with pytest.raises(ValueError, match=r"keys \['image', 'label'\]"):
             use({"image": data["image"]})
