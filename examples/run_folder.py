@@ -44,7 +44,7 @@ flags.DEFINE_bool(
 MAY_CHANGE = (
     *("steps", "patience", "backend", "recipe", "data_path", "codes_path"),
     *("validation", "validation_images", "validation_split", "validation_examples"),
-    *("log", "picture_every"),
+    *("log", "picture_every", "samples_every"),
 )
 
 

@@ -11,7 +11,7 @@ receives
 
     log.csv                 nats and bits a dimension, training and validation, an epoch a row
     log.png                 the same as a picture
-    pictures/epoch-N.png    images that the model invents, on request (--picture_every)
+    pictures/epoch-N.png    images that the model invents, on request (--samples_every)
     checkpoint-N.keras      model and optimizer; --resume goes on from it, after a kill too. SIGTERM
                             writes one (checkpoint-N-<step>.keras) and ends the run with exit code 0
     plan.json               what the run was begun with; --resume refuses what would make another
@@ -48,7 +48,7 @@ command_line.define("data", "xla", "patience")
 flags.DEFINE_string("validation", None, "Images held out from training, likewise; none by default.")
 flags.DEFINE_string("recipe", str(DEFAULT_RECIPE), "Python file with a function `recipe`.")
 flags.DEFINE_integer(
-    "picture_every", 0, "Epochs between pictures of invented images; 0 for none.", lower_bound=0
+    "samples_every", 0, "Epochs between pictures of invented images; 0 for none.", lower_bound=0
 )
 flags.DEFINE_integer(
     "validation_images", 256, "Validation images an epoch; all of them at the end.", lower_bound=1
@@ -64,7 +64,7 @@ def load_recipe(class_names):
             'Expected a recipe with a class of models of pixels, such as "pixel_model": '
             f"keras_vqvae2.PixelCNNPlusPlus. Received: {model} in --recipe={FLAGS.recipe}"
         )
-    if recipe["labels"]:
+    if recipe.get("labels"):
         recipe["model"] = {**recipe["model"], "num_classes": len(class_names)}
     return recipe
 
@@ -131,7 +131,7 @@ def train(parallel):
             data_path=FLAGS.data,
             validation=FLAGS.validation,
             validation_images=FLAGS.validation_images,
-            picture_every=FLAGS.picture_every,
+            samples_every=FLAGS.samples_every,
             patience=patience,
             xla=FLAGS.xla,
         )
@@ -184,8 +184,8 @@ def train(parallel):
         callbacks.append(
             run_folder.Curves(output, recipe, "bits/dim", title, uniform, "bits_per_dim")
         )
-        if FLAGS.picture_every:
-            callbacks.append(Pictures(output / "pictures", FLAGS.picture_every))
+        if FLAGS.samples_every:
+            callbacks.append(Pictures(output / "pictures", FLAGS.samples_every))
     fit_options = {}
     if held_out:
         shown = open_images(held_out, shuffle=True, seed=1, **options)

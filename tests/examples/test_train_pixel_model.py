@@ -62,7 +62,7 @@ def run(call, folder):
 def test_a_run_leaves_all_it_promises_and_goes_on(folder, run):
     output = folder / "whole"
     validation = f"--validation={folder}/images"
-    printed = run("classes", output, validation, "--picture_every=3")
+    printed = run("classes", output, validation, "--samples_every=3")
     assert re.search(r"model: +PixelCNNPlusPlus \(8, 8, 3\)", printed)
     with open(output / "log.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -73,7 +73,7 @@ def test_a_run_leaves_all_it_promises_and_goes_on(folder, run):
     model = PixelModel.from_preset(output / "preset")
     assert type(model) is PixelCNNPlusPlus and model.num_classes == 2 and not model.is_fresh
     assert 5 < metrics["validation"]["bits_per_dim"] < 30
-    again = run("classes", output, validation, "--picture_every=3", "--resume", "--steps=6")
+    again = run("classes", output, validation, "--samples_every=3", "--resume", "--steps=6")
     assert "goes on from checkpoint-2" in again
     assert (output / "pictures" / "epoch-3.png").exists()
     with open(output / "log.csv", newline="") as file:

@@ -24,21 +24,21 @@ def pixelcnnpp(shape, **kwargs):
 
 
 def pixelcnn(shape, **kwargs):
-    return PixelCNN(shape, hidden_units=6, num_layers=2, head_units=6, **kwargs)
+    return PixelCNN(shape, hidden_units=6, num_layers=2, head_units=24, **kwargs)
 
 
 def gated_pixelcnn(shape, **kwargs):
-    sizes = {"hidden_units": 6, "num_layers": 3, "kernel_size": 3, "head_units": 6}
+    sizes = {"hidden_units": 6, "num_layers": 3, "kernel_size": 3, "head_units": 24}
     return GatedPixelCNN(shape, **sizes, **kwargs)
 
 
 def row_lstm(shape, **kwargs):
-    sizes = {"hidden_units": 6, "num_layers": 1, "head_units": 6}
+    sizes = {"hidden_units": 6, "num_layers": 1, "head_units": 24}
     return PixelRNN(shape, "row_lstm", **sizes, **kwargs)
 
 
 def diagonal_bilstm(shape, **kwargs):
-    sizes = {"hidden_units": 6, "num_layers": 1, "head_units": 6}
+    sizes = {"hidden_units": 6, "num_layers": 1, "head_units": 24}
     return PixelRNN(shape, "diagonal_bilstm", **sizes, **kwargs)
 
 
