@@ -10,6 +10,8 @@ Everything else in the package is `keras.ops`. Each backend module offers the sa
 - `train_step`, `test_step`: `train_batch` and `test_batch` of a model, in the backend's signature.
 - `build_optimizer`: for where Keras would reduce a batch over processes to build it.
 - `metrics_over_processes`: a model's metrics over all processes of the job.
+- `COMPILES_STEPS`: whether `jit_compile=True` can have a training step. Inductor needs minutes for
+  that of a small model, and stops at what it cannot trace.
 - `SPLITS_WEIGHTS`: whether `keras.distribution` can split a model's weights over devices.
 - `replica_count`, `replica_index`, `replica_sum`: where this program stands among its replicas.
 - `process_count`, `process_index`: where this process stands among those of its job.
@@ -41,6 +43,7 @@ if _name not in _NAMES:
     )
 _backend = importlib.import_module(f"keras_vqvae2.backend.{_name}_backend")
 
+COMPILES_STEPS = _backend.COMPILES_STEPS
 SPLITS_WEIGHTS = _backend.SPLITS_WEIGHTS
 alone = _backend.alone
 any_process = _backend.any_process

@@ -13,6 +13,7 @@ from jax.experimental import multihost_utils
 
 from keras_vqvae2.backend.guarded import Update, gradient_norm, keep_scale, poison, scales_loss
 
+COMPILES_STEPS = True
 SPLITS_WEIGHTS = True
 _variables_of_step: contextvars.ContextVar[Sequence[keras.Variable]] = contextvars.ContextVar(
     "variables_of_step", default=()

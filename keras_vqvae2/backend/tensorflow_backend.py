@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from keras_vqvae2.backend.guarded import Update, gradient_norm, keep_scale, poison, scales_loss
 
+COMPILES_STEPS = True
 SPLITS_WEIGHTS = False
 
 

@@ -10,6 +10,7 @@ import torch.distributed
 
 from keras_vqvae2.backend.guarded import Update, gradient_norm, keep_scale, poison, scales_loss
 
+COMPILES_STEPS = False
 SPLITS_WEIGHTS = False
 
 

@@ -1,4 +1,5 @@
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -166,7 +167,8 @@ class GuardedModel(keras.Model):
             loss_weights: None.
             metrics: None: the model has its own metrics.
             weighted_metrics: None.
-            **kwargs: Further arguments of `keras.Model.compile`, such as `jit_compile`.
+            **kwargs: Further arguments of `keras.Model.compile`, such as `jit_compile`. PyTorch has
+                no use for `jit_compile=True`: it warns, and trains without.
 
         Raises:
             ValueError: For a loss or metrics.
@@ -183,6 +185,13 @@ class GuardedModel(keras.Model):
                 f"Expected no loss or metrics: {type(self).__name__} has its own. "
                 f"Received: {', '.join(f'{name}={value!r}' for name, value in given.items())}"
             )
+        if kwargs.get("jit_compile") is True and not backend.COMPILES_STEPS:
+            warnings.warn(
+                "jit_compile=True: torch.compile cannot have the training step of "
+                f"{type(self).__name__}. It trains without.",
+                stacklevel=2,
+            )
+            kwargs["jit_compile"] = False
         super().compile(optimizer=optimizer, **kwargs)
         self._loss_tracker = MeanOfSome(name="loss")
 
