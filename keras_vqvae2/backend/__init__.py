@@ -27,6 +27,7 @@ Everything else in the package is `keras.ops`. Each backend module offers the sa
 - `segment_sum`: sums of rows that share an index, without a copy of the rows.
 - `split_batch`: tensors whose leading axis is the batch, each device with its part.
 - `sum_squared_error`: of two matrices, without a third in memory. Gradients do not pass.
+- `variables_lock`: held while Keras takes variables out of a model, so that a second thread waits.
 - `sync_training_state`: makes a model's variables current while `fit` runs.
 """
 
@@ -70,3 +71,4 @@ sum_squared_error = _backend.sum_squared_error
 sync_training_state = _backend.sync_training_state
 test_step = _backend.test_step
 train_step = _backend.train_step
+variables_lock = _backend.variables_lock

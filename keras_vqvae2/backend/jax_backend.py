@@ -3,6 +3,7 @@
 import contextlib
 import contextvars
 import os
+import threading
 from collections.abc import Sequence
 
 import jax
@@ -118,6 +119,10 @@ def map_range(function, count):
 
 def scan(function, carry, inputs, length):
     return jax.lax.scan(function, carry, inputs, length)
+
+
+def variables_lock():
+    return threading.RLock()
 
 
 def compile_function(function, variables):

@@ -121,6 +121,10 @@ def scan(function, carry, inputs, length):
     return carry, tf.nest.pack_sequence_as(specs, [array.stack() for array in arrays])
 
 
+def variables_lock():
+    return contextlib.nullcontext()  # Keras leaves variables where they are
+
+
 def compile_function(function, variables):
     # Of a loop of small steps the executor's bookkeeping takes a third of the time; XLA has none.
     return tf.function(function, jit_compile=True)

@@ -249,15 +249,23 @@ class GuardedModel(keras.Model):
         given = bind_arguments("evaluate", x, args, kwargs)
         if not given.get("_use_cached_eval_dataset"):  # fit has looked at it
             given["x"] = self._check_data(x, with_loss=True)
-        self._evaluating = True
-        try:
-            return super().evaluate(**given)
-        finally:
-            self._evaluating = False
+        with self._variables_lock:
+            self._evaluating = True
+            try:
+                return super().evaluate(**given)
+            finally:
+                self._evaluating = False
 
     def predict(self, x: Tensor | Dataset, *args: Any, **kwargs: Any) -> np.ndarray:
         """Outputs for `x`, as `keras.Model.predict` does; data are checked as in `fit`."""
-        return super().predict(self._check_data(x, with_loss=False), *args, **kwargs)
+        x = self._check_data(x, with_loss=False)
+        with self._variables_lock:
+            return super().predict(x, *args, **kwargs)
+
+    @property
+    def _variables_lock(self):
+        """While it is held, Keras may have taken the variables out of this model."""
+        return self.__dict__.setdefault("_lock_of_variables", backend.variables_lock())
 
 
 class _EndsWithoutProgress(keras.callbacks.Callback):
