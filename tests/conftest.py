@@ -160,7 +160,7 @@ def gradient():
     def of_jax(f, x):
         import jax
 
-        return np.asarray(jax.grad(lambda x: f(x).sum())(x))
+        return np.asarray(jax.jit(jax.grad(lambda x: f(x).sum()))(x))
 
     def of_torch(f, x):
         import torch
@@ -168,5 +168,35 @@ def gradient():
         x = torch.tensor(x, requires_grad=True)
         f(x).sum().backward()
         return x.grad.numpy()
+
+    return {"tensorflow": of_tensorflow, "jax": of_jax, "torch": of_torch}[BACKEND]
+
+
+@pytest.fixture
+def weight_gradients():
+    """`weight_gradients(f, variables)`: the gradients of the scalar `f()`, as NumPy arrays."""
+
+    def of_tensorflow(f, variables):
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            y = f()
+        gradients = tape.gradient(y, [v.value for v in variables])
+        return [tf.convert_to_tensor(g).numpy() for g in gradients]
+
+    def of_jax(f, variables):
+        import jax
+
+        def pure(values):
+            with keras.StatelessScope(state_mapping=list(zip(variables, values))):
+                return f()
+
+        return [np.asarray(g) for g in jax.jit(jax.grad(pure))([v.value for v in variables])]
+
+    def of_torch(f, variables):
+        import torch
+
+        gradients = torch.autograd.grad(f(), [v.value for v in variables])
+        return [g.numpy() for g in gradients]
 
     return {"tensorflow": of_tensorflow, "jax": of_jax, "torch": of_torch}[BACKEND]

@@ -129,7 +129,13 @@ class Quantizer(keras.layers.Layer):
         if reverse:
             return ops.cast(self.lookup(inputs), self.compute_dtype)
         learning = bool(training) and self.trainable
-        quantized, codes, loss = self.quantize_vectors(ops.cast(inputs, "float32"), learning, mask)
+        if 0 in inputs.shape[:-1]:  # nothing to learn from, and no mean
+            codes = ops.zeros((*inputs.shape[:-1], *self.code_axes), "int32")
+            quantized, loss = inputs, ops.zeros((), "float32")
+        else:
+            quantized, codes, loss = self.quantize_vectors(
+                ops.cast(inputs, "float32"), learning, mask
+            )
         quantized = ops.cast(quantized, self.compute_dtype)
         if return_loss:
             return quantized, codes, loss

@@ -180,8 +180,6 @@ class VectorQuantizer(Quantizer):
         self, vectors: Tensor, training: bool = False, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         shape = ops.shape(vectors)
-        if 0 in vectors.shape[:-1]:
-            return vectors, ops.zeros(shape[:-1], "int32"), ops.zeros(())
         z = ops.reshape(vectors, (-1, self.embedding_dim))  # (N, D)
         real = None if mask is None else ops.reshape(mask, (-1,))  # (N,)
         vectors = ops.stop_gradient(z)
