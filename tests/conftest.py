@@ -29,6 +29,16 @@ ONCE = (
     "codes/test_code_datasets.py::test_workers",
     "data",
     "fuzz",
+    # What compiles for long and says little of a backend beyond the golden numbers.
+    "layers/test_quantizer_contract.py::test_any_number_of_axes",
+    "layers/test_quantizer_contract.py::test_gradients_reach_vectors",
+    "layers/test_quantizer_contract.py::test_what_is_masked",
+    # Of pairs of quantizers in a VQVAE2, each a model to compile, one is for every backend.
+    "layers/test_quantizer_contract.py::test_in_a_vqvae2[fsq-",
+    "layers/test_quantizer_contract.py::test_in_a_vqvae2[bsq-",
+    "layers/test_quantizer_contract.py::test_in_a_vqvae2[lfq-",
+    "layers/test_quantizer_contract.py::test_in_a_vqvae2[cosine-",
+    "layers/test_quantizer_contract.py::test_codes_with_a_depth_in_priors",
     "metrics/test_density_coverage.py",
     "metrics/test_frechet_distance.py",
     "metrics/test_inception_score.py",

@@ -11,6 +11,7 @@ from keras_vqvae2.layers.post_norm_transformer_block import PostNormTransformerB
 from keras_vqvae2.layers.quantizer import Quantizer
 from keras_vqvae2.layers.quantizer_dropout import QuantizerDropout
 from keras_vqvae2.layers.residual_stack import ResidualStack
+from keras_vqvae2.layers.residual_vector_quantizer import ResidualVectorQuantizer
 from keras_vqvae2.layers.rotary_embedding_2d import RotaryEmbedding2D
 from keras_vqvae2.layers.self_attention import SelfAttention
 from keras_vqvae2.layers.sim_vector_quantizer import SimVectorQuantizer
@@ -33,6 +34,7 @@ __all__ = [
     "Quantizer",
     "QuantizerDropout",
     "ResidualStack",
+    "ResidualVectorQuantizer",
     "RotaryEmbedding2D",
     "SelfAttention",
     "SimVectorQuantizer",

@@ -108,7 +108,8 @@ class BinaryQuantizer(Quantizer):
         length = ops.where(ops.isnan(z), z, self._length)  # what is not a number stays none
         quantized = ops.stop_gradient(ops.where(positive, length, -length))
         rows, weights = self._rows(z, mask)
-        loss = self.loss_of(rows, ops.reshape(quantized, (-1, self.bits)), weights)
+        signs = ops.where(rows > 0, self._length, -self._length)  # (N, D), of padding too
+        loss = self.loss_of(rows, ops.stop_gradient(signs), weights)
         return straight_through(self.before_signs(z), quantized), self._codes(positive), loss
 
     def _rows(self, z, mask):
@@ -182,9 +183,3 @@ class BinaryQuantizer(Quantizer):
             "first_channel": self.first_channel,
             "factorized_bits": self.factorized_bits,
         }
-
-
-def unit(vectors: Tensor) -> Tensor:
-    """Vectors of length 1 in their directions; of zeros, zeros."""
-    squares = ops.sum(ops.square(vectors), axis=-1, keepdims=True)
-    return vectors * ops.rsqrt(ops.maximum(squares, 1e-24))

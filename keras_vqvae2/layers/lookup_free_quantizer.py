@@ -5,8 +5,9 @@ import keras
 from keras import ops
 
 from keras_vqvae2.hints import Config, Tensor
-from keras_vqvae2.layers.binary_quantizer import BinaryQuantizer, unit
+from keras_vqvae2.layers.binary_quantizer import BinaryQuantizer
 from keras_vqvae2.layers.code_entropies import MOST_BITS
+from keras_vqvae2.layers.unit_sphere import unit
 from keras_vqvae2.validation import check_positive
 
 

@@ -49,7 +49,9 @@ class Quantizer(keras.layers.Layer):
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Attributes:
-        code_axes: Shape of the codes of one vector: `()` for one integer.
+        code_axes: Shape of the codes of one vector: `()` for one integer, `(depth,)` for several,
+            each in `[0, K)`. All that is said of codes of shape `(...)` is then said of
+            `(..., depth)`.
         codebook: float32 of shape `(K, D)`, the vectors of all codes.
 
     Call arguments:
@@ -151,7 +153,8 @@ class Quantizer(keras.layers.Layer):
         return_loss: bool = False,
     ) -> TensorTree:
         if reverse:
-            return keras.KerasTensor((*inputs.shape, self.embedding_dim), self.compute_dtype)
+            places = inputs.shape[: len(inputs.shape) - len(self.code_axes)]
+            return keras.KerasTensor((*places, self.embedding_dim), self.compute_dtype)
         outputs = (
             keras.KerasTensor(inputs.shape, self.compute_dtype),
             keras.KerasTensor((*inputs.shape[:-1], *self.code_axes), "int32"),
