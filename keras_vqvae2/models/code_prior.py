@@ -13,11 +13,18 @@ from keras_vqvae2.decoding.row_decoder import RowDecoder
 from keras_vqvae2.decoding.sampling import Sampling, sample_uniforms
 from keras_vqvae2.decoding.steps import Steps
 from keras_vqvae2.hints import Config, DTypePolicy, Tensor, TensorTree
+from keras_vqvae2.image_batches import to_numpy
 from keras_vqvae2.layers.categorical import cross_entropy
 from keras_vqvae2.layers.condition_dropout import ConditionDropout
 from keras_vqvae2.models.guarded_model import MeanOfSome, zero_unless
 from keras_vqvae2.models.preset_model import PresetModel
-from keras_vqvae2.validation import check_codes, check_integer, check_positive, first_batch
+from keras_vqvae2.validation import (
+    check_codes,
+    check_integer,
+    check_positive,
+    first_batch,
+    side_by_side,
+)
 
 
 class CodePrior(PresetModel):
@@ -69,7 +76,10 @@ class CodePrior(PresetModel):
     ```
 
     Data are dicts, as `encode_dataset` and `VQVAE2.encode` make them: codes by level, and integers
-    `"label"` if the prior has classes. A prior takes what it needs and leaves the rest.
+    `"label"` if the prior has classes. A prior takes what it needs and leaves the rest. Where a
+    position has several codes, `(N, rows, columns, depth)`, a prior models maps of
+    `code_shape=(rows, columns * depth)`, in which they stand side by side: in raster order it knows
+    a position's first codes when it draws the next. `codes.prior_arguments` gives such shapes.
 
     The loss is the cross-entropy in nats a code. `fit` and `evaluate` report it as `loss`, and as
     `bits_per_code` and, with `image_shape`, as `bits_per_dim`: this level's bits over the image's
@@ -251,7 +261,7 @@ class CodePrior(PresetModel):
 
     def _own(self, batch):
         """Of a dict of levels and labels, what this prior takes."""
-        return {name: batch[name] for name in self.input_levels}
+        return {name: side_by_side(batch[name]) for name in self.input_levels}
 
     def call(
         self, inputs: Mapping[str, Tensor], training: bool | None = None, mask: Tensor | None = None
@@ -259,6 +269,7 @@ class CodePrior(PresetModel):
         return super().call(self._own(inputs), training=training, mask=mask)
 
     def step_outputs(self, x: Mapping[str, Tensor], training: bool) -> TensorTree:
+        x = self._own(x)
         return {"logits": self(x, training=training), "codes": x[self.level]}
 
     def compute_loss(
@@ -328,7 +339,7 @@ class CodePrior(PresetModel):
             limits["label"] = self.num_classes + bool(self.label_dropout)
         arrays = {
             name: check_codes(
-                batch[name],
+                side_by_side(to_numpy(batch[name])),
                 limits[name],
                 tuple(self.input[name].shape[1:]),
                 repr(name),
