@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_vqvae2 import backend
 from keras_vqvae2.decoding.draw_batches import draw_batches
+from keras_vqvae2.decoding.position_decoder import PositionDecoder
 from keras_vqvae2.decoding.row_decoder import RowDecoder
 from keras_vqvae2.decoding.sampling import Sampling, sample_uniforms
 from keras_vqvae2.decoding.steps import Steps
@@ -560,12 +561,16 @@ class AutoregressivePrior(CodePrior):
     def quantize(self, *args: Any, **kwargs: Any) -> None:
         super().quantize(*args, **kwargs)
         # Programs that were compiled before hold the variables of before.
-        for name in ("_row_decoder", "_compiled_features"):
+        for name in ("_row_decoder", "_position_decoder", "_compiled_features"):
             self.__dict__.pop(name, None)
 
     @functools.cached_property
     def _row_decoder(self):
         return RowDecoder(self._steps(), self.variables)
+
+    @functools.cached_property
+    def _position_decoder(self):
+        return PositionDecoder(self._steps(), self.variables)
 
     @functools.cached_property
     def _compiled_features(self):
