@@ -11,6 +11,8 @@ Everything else in the package is `keras.ops`. Each backend module offers the sa
 - `train_step`, `test_step`: `train_batch` and `test_batch` of a model, in the backend's signature.
 - `build_optimizer`: for where Keras would reduce a batch over processes to build it.
 - `metrics_over_processes`: a model's metrics over all processes of the job.
+- `COMPILES_STEPS`: whether `jit_compile=True` can have a training step. Inductor needs minutes for
+  that of a small model, and stops at what it cannot trace.
 - `EXPORT_FORMATS`: dict from a format that `keras.Model.export` writes to the packages it takes.
 - `export_options`: its further arguments for a format.
 - `SPLITS_WEIGHTS`: whether `keras.distribution` can split a model's weights over devices.
@@ -28,6 +30,7 @@ Everything else in the package is `keras.ops`. Each backend module offers the sa
 - `segment_sum`: sums of rows that share an index, without a copy of the rows.
 - `split_batch`: tensors whose leading axis is the batch, each device with its part.
 - `sum_squared_error`: of two matrices, without a third in memory. Gradients do not pass.
+- `variables_lock`: held while Keras takes variables out of a model, so that a second thread waits.
 - `sync_training_state`: makes a model's variables current while `fit` runs.
 
 And one of all backends, in `backend/plain_operations.py`:
@@ -51,6 +54,7 @@ if _name not in _NAMES:
     )
 _backend = importlib.import_module(f"keras_vqvae2.backend.{_name}_backend")
 
+COMPILES_STEPS = _backend.COMPILES_STEPS
 EXPORT_FORMATS = _backend.EXPORT_FORMATS
 SPLITS_WEIGHTS = _backend.SPLITS_WEIGHTS
 alone = _backend.alone
@@ -83,3 +87,4 @@ sum_squared_error = _backend.sum_squared_error
 sync_training_state = _backend.sync_training_state
 test_step = _backend.test_step
 train_step = _backend.train_step
+variables_lock = _backend.variables_lock

@@ -3,6 +3,7 @@
 import contextlib
 import contextvars
 import os
+import threading
 from collections.abc import Sequence
 
 import jax
@@ -13,6 +14,7 @@ from jax.experimental import multihost_utils
 
 from keras_vqvae2.backend.guarded import Update, gradient_norm, keep_scale, poison, scales_loss
 
+COMPILES_STEPS = True
 SPLITS_WEIGHTS = True
 # What `keras.Model.export` writes here, and the packages that it takes.
 EXPORT_FORMATS = {"tf_saved_model": ("tensorflow",), "onnx": ("jax2onnx",)}
@@ -125,6 +127,10 @@ def map_range(function, count):
 
 def scan(function, carry, inputs, length):
     return jax.lax.scan(function, carry, inputs, length)
+
+
+def variables_lock():
+    return threading.RLock()
 
 
 def compile_function(function, variables):

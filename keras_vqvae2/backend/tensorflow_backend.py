@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from keras_vqvae2.backend.guarded import Update, gradient_norm, keep_scale, poison, scales_loss
 
+COMPILES_STEPS = True
 SPLITS_WEIGHTS = False
 # What `keras.Model.export` writes here, and the packages that it takes.
 EXPORT_FORMATS = {"tf_saved_model": (), "onnx": ("tf2onnx",), "litert": ()}
@@ -127,6 +128,10 @@ def scan(function, carry, inputs, length):
 
     _, carry, arrays = tf.while_loop(lambda i, *_: i < length, turn, (0, carry, arrays))
     return carry, tf.nest.pack_sequence_as(specs, [array.stack() for array in arrays])
+
+
+def variables_lock():
+    return contextlib.nullcontext()  # Keras leaves variables where they are
 
 
 def compile_function(function, variables):

@@ -286,8 +286,9 @@ class HierarchicalImageGenerator:
         """Invents a part of images.
 
         The rest keeps its pixels. Its codes are kept too, but for those that touch the part to
-        invent and their neighbours, which saw it. Codes are drawn in raster order: they continue
-        what is above and to the left, and do not look ahead to what is kept below.
+        invent and their neighbours, which saw it. An `AutoregressivePrior` draws in raster order:
+        it continues what is above and to the left. A `MaskedTransformerPrior` also looks at what
+        is kept below.
 
         Args:
             images: Array of shape `(N, H, W, C)`, floats in `[0, 1]` or uint8. What it holds in
@@ -324,10 +325,10 @@ class HierarchicalImageGenerator:
         images = to_unit_floats(np.where(mask, np.zeros((), images.dtype), images))
         kept = images.sum((1, 2), keepdims=True) / np.maximum(1, weights.sum((1, 2), keepdims=True))
         codes = self.vqvae.encode(np.where(mask, kept, images).astype("float32"))
-        given = {
-            level: np.where(touched(mask[..., 0], value.shape[1:]), -1, value)
-            for level, value in codes.items()
-        }
+        given = {}
+        for level, value in codes.items():
+            new = touched(mask[..., 0], value.shape[1:3])
+            given[level] = np.where(new if value.ndim == 3 else new[..., None], -1, value)
         invented = self._draw(given, labels, settings, seed, numbers, batch_size, verbose)
         return np.where(mask, np.concatenate([*invented]), images)
 
@@ -467,7 +468,7 @@ def check_fit(vqvae, priors, label_names):
     problems = []
     if set(priors) != set(vqvae.levels):
         problems.append(f"priors for the levels {vqvae.levels}, got {tuple(priors)}")
-    shapes = vqvae.code_shapes()
+    shapes = vqvae.token_shapes()
     known: dict[str, bool] = {}  # fingerprints, and whether they are the model's
     for level, prior in priors.items():
         if level not in shapes:
