@@ -194,7 +194,8 @@ class ResidualVectorQuantizer(Quantizer):
         # Drawn for the whole batch, of which a replica takes its part: replicas change nothing.
         shape = (2, backend.replica_count(), ops.shape(vectors)[0])
         uniforms = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
-        whether, which = ops.take(uniforms, backend.replica_index(), axis=1)  # (batch,) each
+        uniforms = ops.take(uniforms, backend.replica_index(), axis=1)  # (2, batch)
+        whether, which = uniforms[0], uniforms[1]
         fewer = 1 + ops.cast(which * self.num_quantizers, "int32")
         fewer = ops.minimum(fewer, self.num_quantizers)
         return ops.where(whether < self.quantizer_dropout, fewer, self.num_quantizers)

@@ -326,7 +326,9 @@ class VectorQuantizer(Quantizer):
             loss = self._loss(z, quantized)
         else:
             z, quantized = (ops.where(real[:, None], x, 0.0) for x in (z, quantized))
-            share = ops.mean(ops.cast(real, "float32"))
+            # Of all replicas, whose losses are averaged.
+            share = backend.replica_sum(ops.mean(ops.cast(real, "float32")))
+            share = share / backend.replica_count()
             loss = self._loss(z, quantized) / ops.maximum(share, 1e-12)
         if self.orthogonal_weight:
             loss = loss + self.orthogonal_weight * self._orthogonality()
