@@ -15,6 +15,7 @@ import sys
 import command_line
 import playground
 from absl import flags
+from doorkeeper import Doorkeeper
 from PIL import Image
 from reports import markdown_table
 
@@ -22,6 +23,8 @@ import keras_vqvae2
 
 try:
     import gradio as gr
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
 except ImportError:
     sys.exit("app: the page needs Gradio. Install it with `pip install -e '.[app]'`.")
 
@@ -32,6 +35,11 @@ flags.DEFINE_list(
 )
 flags.DEFINE_string("host", "127.0.0.1", "Address to listen at; 0.0.0.0 is all of the machine's.")
 flags.DEFINE_integer("port", 7860, "Port to listen at.", lower_bound=1, upper_bound=65535)
+flags.DEFINE_list(
+    "allowed_hosts",
+    [],
+    "Names that the page may be asked for by, such as *.example.org; by default those of --host.",
+)
 flags.DEFINE_integer("max_upload_mib", 8, "Larger uploads are refused.", lower_bound=1)
 
 SIZE = 384  # pixels of the canvas to paint on and of the code maps, about
@@ -124,7 +132,7 @@ def build_page(presets, max_bytes):
 def invent_tab(opened, request):
     """Samples. Returns the choice of rejection sampling, which a preset may lack."""
     with gr.Row(equal_height=True):
-        count = gr.Slider(8, 64, 16, step=playground.BATCH, label="Images")
+        count = gr.Slider(8, playground.MOST, 16, step=playground.BATCH, label="Images")
         candidates = gr.Radio(
             CANDIDATES, label="Keep of the candidates", **candidate_choices(opened), scale=2
         )
@@ -256,6 +264,15 @@ def inside_tab(request, opening, max_bytes):
     table.render()
 
 
+def allowed_hosts(host, names):
+    """What a request may say it is for: else another page could let its visitors ask this one."""
+    if names:
+        return names
+    if host in ("0.0.0.0", "::"):
+        return ["*"]
+    return ["127.0.0.1", "localhost", "::1", "[::1]", host]
+
+
 def serve():
     Image.MAX_IMAGE_PIXELS = playground.MAX_PIXELS // 2  # Pillow raises at twice as many
     presets, max_bytes = FLAGS.preset, FLAGS.max_upload_mib * 2**20
@@ -274,6 +291,16 @@ def serve():
         max_file_size=max_bytes,
         theme=THEME,
         share=False,
+        app_kwargs={
+            "middleware": [
+                Middleware(
+                    TrustedHostMiddleware,
+                    allowed_hosts=allowed_hosts(FLAGS.host, FLAGS.allowed_hosts),
+                    www_redirect=False,
+                ),
+                Middleware(Doorkeeper, num_functions=len(page.fns)),
+            ]
+        },
         ssr_mode=False,
         run_history=False,
         enable_monitoring=False,

@@ -63,6 +63,17 @@ _SHARED = {
         help="Dtype policy of the layers: the preset's by default, of new models float32. "
         "Codebooks, logits and losses stay float32.",
     ),
+    "patience": functools.partial(
+        _integer,
+        default=None,
+        help="Epochs without a better validation loss before training ends; the recipe's by "
+        "default.",
+    ),
+    "xla": functools.partial(
+        flags.DEFINE_bool,
+        default=None,
+        help="Compile by XLA; by default on TensorFlow and JAX.",
+    ),
     "engine": functools.partial(
         flags.DEFINE_enum,
         default="tf.data",

@@ -16,6 +16,7 @@ from keras_vqvae2.evaluation import LabelClassifier
 from keras_vqvae2.plots import code_colours, reconstruction_rows
 
 BATCH = 8  # images at a time, always: one size, one compiled program
+MOST = 64  # images of a request
 EVERY_LABEL = "every label in turn"
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 40_000_000  # of an upload; 120 MB once it is decoded
@@ -86,10 +87,18 @@ def bits(vqvae, levels=None):
 
 
 def labels_of(playground, label, count):
-    """Indices of the labels of that many images, or None for a generator without labels."""
+    """Indices of the labels of that many images, or None for a generator without labels.
+
+    Raises:
+        ValueError: If there is no such label, or the number is none that is on offer.
+    """
     names = playground.generator.class_names
+    if count not in range(1, MOST + 1):
+        raise ValueError(f"Expected 1 to {MOST} images. Received: {count}")
     if not names:
         return None
+    if label not in (EVERY_LABEL, *names):
+        raise ValueError(f"Expected one of the labels {', '.join(names)}. Received: {label}")
     return np.arange(count) % len(names) if label == EVERY_LABEL else [names.index(label)] * count
 
 
@@ -106,6 +115,7 @@ def draw(playground, label, count, **settings):
     Yields:
         List of the pairs `(picture, label)` that are there, after every few of them.
     """
+    labels_of(playground, label, count)
     whole = -(-count // BATCH) * BATCH  # the last batch is drawn whole
     labels = labels_of(playground, label, whole)
     names, pairs = names_of(playground, labels, whole), []

@@ -15,6 +15,7 @@ from absl import flags
 
 import keras_vqvae2
 from keras_vqvae2.files import clear_unfinished, keep_plan, only_process, replacing
+from keras_vqvae2.plots import save_curves
 
 FLAGS = flags.FLAGS
 command_line.define("output", "seed", "precision", "engine", "register", batch_size=None)
@@ -43,7 +44,7 @@ flags.DEFINE_bool(
 MAY_CHANGE = (
     *("steps", "patience", "backend", "recipe", "data_path", "codes_path"),
     *("validation", "validation_images", "validation_split", "validation_examples"),
-    *("log", "picture_every"),
+    *("log", "picture_every", "samples_every"),
 )
 
 
@@ -263,6 +264,79 @@ def callbacks(output, epoch, step, parallel):
         clear_unfinished(folder / "*")
     _forget_unfinished_epochs(output / "log.csv", epoch)
     return [keras.callbacks.CSVLogger(output / "log.csv", append=epoch > 0), checkpoint]
+
+
+def compile_model(model, recipe):
+    """Compiles a model with the recipe's optimizer, by XLA if --xla says so."""
+    # In float32 XLA makes TensorFlow a quarter faster; PyTorch's compiler takes minutes to start.
+    xla = keras.backend.backend() != "torch" if FLAGS.xla is None else FLAGS.xla
+    model.compile(optimizer=recipe["optimizer"], jit_compile=xla)
+
+
+class Curves(keras.callbacks.Callback):
+    """Draws log.csv as log.png after each epoch.
+
+    Args:
+        output: Folder of the run.
+        recipe: The recipe.
+        unit: Of the loss, for the axis.
+        title: Of the picture.
+        levels: Dict of name to a value that does not change, to compare with.
+        metric: What of the log is drawn, with `val_` before it for validation.
+    """
+
+    def __init__(self, output, recipe, unit, title, levels=None, metric="loss"):
+        super().__init__()
+        self.output, self.recipe, self.unit, self.title = output, recipe, unit, title
+        self.levels, self.metric = levels or {}, metric
+
+    def on_epoch_end(self, epoch, logs=None):
+        with open(self.output / "log.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        steps = [self.recipe["steps_per_epoch"] * (int(row["epoch"]) + 1) for row in rows]
+        names = {self.metric: "training", f"val_{self.metric}": "validation"}
+        curves = {
+            label: (steps, [float(row[name]) for row in rows])
+            for name, label in names.items()
+            if rows[0].get(name, "NA") != "NA"  # without validation
+        }
+        for label, value in self.levels.items():
+            curves[label] = (steps, [value] * len(steps))
+        save_curves(curves, self.output / "log.png", "steps", self.unit, self.title)
+
+
+def best_callbacks(output, model, epoch, epochs, patience, metadata, validation):
+    """What keeps the best epoch's averaged weights: callbacks, the `BestPreset`, the epochs left.
+
+    Args:
+        output: Folder of the run.
+        model: The model.
+        epoch: Finished epochs.
+        epochs: Epochs in all.
+        patience: None, or as in `BestPreset`.
+        metadata: As in `BestPreset`.
+        validation: Whether there is validation; without it there is no best epoch.
+    """
+    callbacks, best = [], None
+    # Under mixed_float16 the optimizer lies within one that scales the loss.
+    if getattr(model.optimizer, "inner_optimizer", model.optimizer).use_ema:
+        callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
+    if validation:
+        best = keras_vqvae2.callbacks.BestPreset(output, patience=patience, metadata=metadata)
+        callbacks.append(best)
+        epochs = epoch if best.is_over(epoch) else epochs
+    return callbacks, best, epochs
+
+
+def best_epoch(best):
+    """The number of the best epoch, or an error where none was finite."""
+    epoch = best.best()["epoch"]
+    if not epoch:
+        raise FloatingPointError(
+            "Expected an epoch with a finite validation loss, to keep as the best. Received: "
+            "none. Look at the data, or lower --learning_rate"
+        )
+    return epoch
 
 
 def check_trained(history):

@@ -28,7 +28,6 @@ the batch.
 The Keras backend is the one in KERAS_BACKEND (tensorflow, jax or torch).
 """
 
-import csv
 import inspect
 import math
 import time
@@ -40,24 +39,16 @@ import run_folder
 from absl import flags
 
 import keras_vqvae2
-from keras_vqvae2.plots import save_curves
 
 DEFAULT_RECIPE = Path(__file__).parent / "recipes" / "priors_imagenette_128.py"
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(run_folder)
-command_line.define("codes")
+command_line.define("codes", "xla", "patience")
 flags.DEFINE_string("level", None, "The level to model, such as top.")
 flags.DEFINE_string("recipe", str(DEFAULT_RECIPE), "Python file with a function `recipe`.")
 flags.DEFINE_string("train_split", "train", "Split to train on.")
 flags.DEFINE_string("validation_split", "validation", "Split to stop by; empty for none.")
-flags.DEFINE_integer(
-    "patience",
-    None,
-    "Epochs without a better validation loss before training ends; the recipe's by default.",
-    lower_bound=1,
-)
-flags.DEFINE_bool("xla", None, "Compile by XLA; by default on TensorFlow and JAX.")
 flags.DEFINE_bool("gradient_checkpointing", False, "Less memory, a third more time.")
 flags.DEFINE_integer(
     "validation_examples",
@@ -98,31 +89,8 @@ def build(recipe, arguments):
         arguments = {**arguments, "gradient_checkpointing": True}
     arguments = {**recipe["model"], **arguments, **command_line.precision()}
     prior = recipe["prior"](**arguments)
-    # In float32 XLA makes TensorFlow a quarter faster; PyTorch's compiler takes minutes to start.
-    xla = keras.backend.backend() != "torch" if FLAGS.xla is None else FLAGS.xla
-    prior.compile(optimizer=recipe["optimizer"], jit_compile=xla)
+    run_folder.compile_model(prior, recipe)
     return prior
-
-
-class Curves(keras.callbacks.Callback):
-    """Draws log.csv as log.png after each epoch."""
-
-    def __init__(self, output, recipe, uniform):
-        super().__init__()
-        self.output, self.recipe, self.uniform = output, recipe, uniform
-
-    def on_epoch_end(self, epoch, logs=None):
-        with open(self.output / "log.csv", newline="") as file:
-            rows = list(csv.DictReader(file))
-        steps = [self.recipe["steps_per_epoch"] * (int(row["epoch"]) + 1) for row in rows]
-        names = {"loss": "training", "val_loss": "validation"}
-        curves = {
-            label: (steps, [float(row[name]) for row in rows])
-            for name, label in names.items()
-            if rows[0].get(name, "NA") != "NA"  # without validation
-        }
-        curves["uniform"] = (steps, [self.uniform] * len(steps))
-        save_curves(curves, self.output / "log.png", "steps", "nats a code", FLAGS.level)
 
 
 def check_splits(info):
@@ -202,18 +170,15 @@ def train(parallel):
         validation = open_codes(FLAGS.validation_split, shuffle=True, seed=1, **options)
     metadata = run_folder.provenance(FLAGS.recipe)
     callbacks = run_folder.callbacks(output, epoch, step, parallel)
-    # Under mixed_float16 the optimizer lies within one that scales the loss.
-    if getattr(prior.optimizer, "inner_optimizer", prior.optimizer).use_ema:
-        callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
-    best = None
-    if validation is not None:
-        best = keras_vqvae2.callbacks.BestPreset(output, patience=patience, metadata=metadata)
-        callbacks.append(best)
-        if best.is_over(epoch):
-            epochs = epoch
+    kept, best, epochs = run_folder.best_callbacks(
+        output, prior, epoch, epochs, patience, metadata, validation is not None
+    )
+    callbacks += kept
     uniform = math.log(prior.num_embeddings)
     if first:
-        callbacks.append(Curves(output, recipe, uniform))
+        callbacks.append(
+            run_folder.Curves(output, recipe, "nats a code", FLAGS.level, {"uniform": uniform})
+        )
 
     fit_options = {}
     if validation is not None:
@@ -238,12 +203,7 @@ def train(parallel):
     if validation is not None:
         # Every process has the best epoch in mind; the first one has finished writing it.
         parallel.wait()
-        epoch = best.best()["epoch"]
-        if not epoch:
-            raise FloatingPointError(
-                "Expected an epoch with a finite validation loss, to keep as the best. Received: "
-                "none. Look at the codes, or lower --learning_rate"
-            )
+        epoch = run_folder.best_epoch(best)
         metrics["steps"] = epoch * per_epoch
         with parallel.scope():
             prior = keras_vqvae2.CodePrior.from_preset(

@@ -1,8 +1,10 @@
 from keras_vqvae2 import (
     callbacks,
     codes,
+    compression,
     converters,
     data,
+    deploy,
     evaluation,
     features,
     files,
@@ -18,8 +20,12 @@ from keras_vqvae2.models.adversarial import (
     PatchDiscriminator,
 )
 from keras_vqvae2.models.code_prior import AutoregressivePrior, CodePrior
+from keras_vqvae2.models.gated_pixelcnn import GatedPixelCNN, GatedPixelCNNPrior
 from keras_vqvae2.models.image_generator import HierarchicalImageGenerator
 from keras_vqvae2.models.masked_transformer import MaskedTransformerPrior
+from keras_vqvae2.models.pixelcnnpp import PixelCNNPlusPlus
+from keras_vqvae2.models.pixelrnn import PixelCNN, PixelRNN
+from keras_vqvae2.models.pixels.pixel_model import PixelModel
 from keras_vqvae2.models.pixelsnail import PixelSnailPrior
 from keras_vqvae2.models.preset_model import PresetModel
 from keras_vqvae2.models.rejection_sampling import RejectionResult, rejection_sample
@@ -34,9 +40,15 @@ __all__ = [
     "AutoregressivePrior",
     "BlurDiscriminator",
     "CodePrior",
+    "GatedPixelCNN",
+    "GatedPixelCNNPrior",
     "HierarchicalImageGenerator",
     "PatchDiscriminator",
     "MaskedTransformerPrior",
+    "PixelCNN",
+    "PixelCNNPlusPlus",
+    "PixelModel",
+    "PixelRNN",
     "PixelSnailPrior",
     "PresetModel",
     "RejectionResult",
@@ -45,8 +57,10 @@ __all__ = [
     "__version__",
     "callbacks",
     "codes",
+    "compression",
     "converters",
     "data",
+    "deploy",
     "evaluation",
     "features",
     "files",

@@ -3,6 +3,7 @@
 import contextlib
 import contextvars
 import os
+import threading
 from collections.abc import Sequence
 
 import jax
@@ -13,7 +14,16 @@ from jax.experimental import multihost_utils
 
 from keras_vqvae2.backend.guarded import Update, gradient_norm, keep_scale, poison, scales_loss
 
+COMPILES_STEPS = True
 SPLITS_WEIGHTS = True
+# What `keras.Model.export` writes here, and the packages that it takes.
+EXPORT_FORMATS = {"tf_saved_model": ("tensorflow",), "onnx": ("jax2onnx",)}
+
+
+def export_options(format):
+    return {}
+
+
 _variables_of_step: contextvars.ContextVar[Sequence[keras.Variable]] = contextvars.ContextVar(
     "variables_of_step", default=()
 )
@@ -119,6 +129,10 @@ def scan(function, carry, inputs, length):
     return jax.lax.scan(function, carry, inputs, length)
 
 
+def variables_lock():
+    return threading.RLock()
+
+
 def compile_function(function, variables):
     # The values are arguments, so that the program serves whatever they become.
     @jax.jit
@@ -127,6 +141,10 @@ def compile_function(function, variables):
             return function(*args)
 
     return lambda *args: pure([v.value for v in variables], args)
+
+
+def argmax(x):
+    return jnp.argmax(x, axis=-1).astype("int32")
 
 
 def attention(queries, keys, values, is_causal):

@@ -7,7 +7,17 @@ import tensorflow as tf
 
 from keras_vqvae2.backend.guarded import Update, gradient_norm, keep_scale, poison, scales_loss
 
+COMPILES_STEPS = True
 SPLITS_WEIGHTS = False
+# What `keras.Model.export` writes here, and the packages that it takes.
+EXPORT_FORMATS = {"tf_saved_model": (), "onnx": ("tf2onnx",), "litert": ()}
+
+
+def export_options(format):
+    if format != "litert":
+        return {}
+    # Keras would let operations in that only a runtime with TensorFlow inside has.
+    return {"target_spec": {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}}
 
 
 def replica_count():
@@ -120,9 +130,18 @@ def scan(function, carry, inputs, length):
     return carry, tf.nest.pack_sequence_as(specs, [array.stack() for array in arrays])
 
 
+def variables_lock():
+    return contextlib.nullcontext()  # Keras leaves variables where they are
+
+
 def compile_function(function, variables):
     # Of a loop of small steps the executor's bookkeeping takes a third of the time; XLA has none.
     return tf.function(function, jit_compile=True)
+
+
+def argmax(x):
+    # Keras' has bits turned so that -0.0 comes behind 0.0, which LiteRT and ONNX do not know.
+    return tf.argmax(x, axis=-1, output_type="int32")
 
 
 def attention(queries, keys, values, is_causal):

@@ -10,7 +10,15 @@ import torch.distributed
 
 from keras_vqvae2.backend.guarded import Update, gradient_norm, keep_scale, poison, scales_loss
 
+COMPILES_STEPS = False
 SPLITS_WEIGHTS = False
+# What `keras.Model.export` writes here, and the packages that it takes. Not LiteRT: litert-torch
+# 0.10 hands the decoder's codes on as int64 to what takes int32.
+EXPORT_FORMATS = {"onnx": ("onnxscript",)}
+
+
+def export_options(format):
+    return {}
 
 
 def _distributed():
@@ -104,8 +112,16 @@ def scan(function, carry, inputs, length):
     return carry, keras.tree.map_structure(lambda *x: torch.stack(x), *outputs)
 
 
+def variables_lock():
+    return contextlib.nullcontext()  # Keras leaves variables where they are
+
+
 def compile_function(function, variables):
     return torch.inference_mode()(function)
+
+
+def argmax(x):
+    return torch.argmax(x, dim=-1).to(torch.int32)
 
 
 def attention(queries, keys, values, is_causal):
@@ -154,9 +170,9 @@ def test_step(model, data):
 def guarded_update(forward, variables, optimizer, state=(), finite=True):
     before = [v.value.detach().clone() for v in state]
     loss, outputs = forward()
-    gradients = torch.autograd.grad(
-        optimizer.scale_loss(loss), [v.value for v in variables], allow_unused=True
-    )
+    scaled, values = optimizer.scale_loss(loss), [v.value for v in variables]
+    # A model may have quantizers alone to train, which learn without gradients.
+    gradients = torch.autograd.grad(scaled, values, allow_unused=True) if values else []
     replicas = replica_count()
     with torch.no_grad():
         gradients = [g if g is None else replica_sum(g) / replicas for g in gradients]

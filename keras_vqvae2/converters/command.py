@@ -1,23 +1,63 @@
-"""`keras-vqvae2-convert`: a PyTorch checkpoint, of either stage, to a preset directory."""
+"""`keras-vqvae2-convert`: another project's checkpoint to a preset directory."""
 
 import sys
 
 from absl import app, flags
 
 from keras_vqvae2.converters.checkpoint_files import read_state_dict
+from keras_vqvae2.converters.llamagen import convert_llamagen
+from keras_vqvae2.converters.maskgit import convert_maskgit
 from keras_vqvae2.converters.pytorch_pixelsnail import convert_pytorch_pixelsnail
 from keras_vqvae2.converters.pytorch_vqvae2 import convert_pytorch_vqvae2
 
 FLAGS = flags.FLAGS
 
 
+def pixelsnail(state):
+    return convert_pytorch_pixelsnail(state, FLAGS.attention_heads or 8)
+
+
+def llamagen(state):
+    size = FLAGS.code_size
+    return convert_llamagen(state, FLAGS.attention_heads or 12, (size, size))
+
+
+def maskgit(state):
+    return convert_maskgit(state, FLAGS.num_classes or None)
+
+
+def vqvae2(state):
+    size = FLAGS.image_size
+    return convert_pytorch_vqvae2(state, (size, size, 3), FLAGS.inplace_relu)
+
+
+# What a key of the checkpoint starts with, and what then converts it; the last takes the rest.
+CONVERTERS = {
+    "horizontal.": pixelsnail,
+    "tok_embeddings.": llamagen,
+    "params/Embed_0/": maskgit,
+    "Embed_0/": maskgit,
+    "": vqvae2,
+}
+
+
 def define_flags():
-    flags.DEFINE_string("checkpoint", None, "PyTorch checkpoint: .pt, .pth or .safetensors.")
+    flags.DEFINE_string("checkpoint", None, "Checkpoint: .pt, .pth or .safetensors.")
     flags.DEFINE_string("preset", None, "Preset directory to write, for from_preset.")
     flags.DEFINE_integer(
         "image_size", 256, "Height and width of the images that a VQVAE2 was trained on."
     )
-    flags.DEFINE_integer("attention_heads", 8, "Heads of a PixelSNAIL's attention.")
+    flags.DEFINE_integer(
+        "attention_heads",
+        None,
+        "Heads of attention, which the weights do not say: by default 8 of a PixelSNAIL, 12 of a "
+        "LlamaGen (its -L has 16, -XL 20, -XXL 24, -3B 32).",
+        lower_bound=1,
+    )
+    flags.DEFINE_integer(
+        "code_size", 16, "Rows and columns of the codes that a LlamaGen draws.", lower_bound=1
+    )
+    flags.DEFINE_integer("num_classes", 1000, "Labels of a MaskGIT; 0 for none.", lower_bound=0)
     flags.DEFINE_bool(
         "inplace_relu",
         False,
@@ -29,11 +69,11 @@ def define_flags():
 def convert(_):
     try:
         state = read_state_dict(FLAGS.checkpoint)
-        if any(key.startswith("horizontal.") for key in state):
-            model = convert_pytorch_pixelsnail(state, FLAGS.attention_heads)
-        else:
-            size = (FLAGS.image_size, FLAGS.image_size, 3)
-            model = convert_pytorch_vqvae2(state, size, FLAGS.inplace_relu)
+        model = next(
+            make(state)
+            for prefix, make in CONVERTERS.items()
+            if not prefix or any(str(key).startswith(prefix) for key in state)
+        )
         model.save_to_preset(FLAGS.preset)
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"keras-vqvae2-convert: {' '.join(str(error).split())}")

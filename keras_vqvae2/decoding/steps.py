@@ -21,7 +21,10 @@ class Steps(Protocol):
     so that the logits are those of a full pass over the finished map. Trees are tensors in dicts,
     lists and tuples, as a network likes; what a loop carries (`state`, `left`) keeps its shapes and
     dtypes. All methods but `cache` are traced into programs that see weights and variables as
-    arguments. Layers say what they add in methods of the same names, with an underscore.
+    arguments. Where positions are of several kinds (`RowDecoder`), `columns[:, column]` is that of
+    all columns of a turn, `(batch, a turn's, ...)`, and `finish_row` receives a tuple with the
+    `to_cache` of each kind, `(batch, turns, ...)`. Layers say what they add in methods of the same
+    names, with an underscore.
     """
 
     def weights(self) -> TensorTree:

@@ -1,3 +1,4 @@
+from keras_vqvae2.evaluation.causal_order import causality, mask_of_the_past
 from keras_vqvae2.evaluation.classification_accuracy import classification_accuracy_score
 from keras_vqvae2.evaluation.classifier_protocol import (
     ClassifierProtocol,
@@ -10,6 +11,8 @@ from keras_vqvae2.evaluation.reconstructions import evaluate_reconstructions
 from keras_vqvae2.evaluation.samples import evaluate_samples, features_at_rates
 
 __all__ = [
+    "causality",
+    "mask_of_the_past",
     "ClassifierProtocol",
     "LabelClassifier",
     "classification_accuracy_score",

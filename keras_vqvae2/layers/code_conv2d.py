@@ -59,7 +59,7 @@ class CodeConv2D(MaskedKernel):
         rows, columns = inputs.shape[1:]
         codes = ops.pad(
             ops.cast(inputs, "int32"),
-            ((0, 0), (self.rows_above, self.rows_below), (self.reach, self.reach)),
+            ((0, 0), (self.rows_above, self.rows_below), (self.reach, self.columns_right)),
             constant_values=-1,
         )
         tables = self._tables()

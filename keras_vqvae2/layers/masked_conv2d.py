@@ -1,11 +1,13 @@
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_vqvae2.hints import Shape, Size, Tensor, TensorTree
+from keras_vqvae2.hints import Config, Shape, Size, Tensor, TensorTree
 from keras_vqvae2.layers.masked_kernel import MaskedKernel
+from keras_vqvae2.validation import check_positive
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae2")
@@ -16,13 +18,20 @@ class MaskedConv2D(MaskedKernel):
     all later ones, `"B"` only the later ones; `None` is an ordinary convolution ("same" padding).
     The rows below the centre, which a mask would always zero, are neither stored nor convolved, and
     the rest of the centre's row is masked when it is used, never assigned, so an optimizer may do
-    to it what it likes.
+    to it what it likes. A kernel of one row stores nothing to the right of its centre either.
+
+    With `colours`, channels fall into as many equal groups in a row, such as red, green and blue,
+    which are drawn one after the other at each position. At the centre a group then sees with
+    `"A"` the groups before it, with `"B"` also its own; elsewhere all see all.
 
     Args:
         filters: Positive integer, output channels.
         kernel_size: Odd integer or `(rows, columns)`, both odd, of the whole centred kernel.
         mask_type: `"A"`, `"B"` or `None`.
         kernel_initializer: As in `keras.layers.Conv2D`.
+        colours: Positive integer, groups of channels. Defaults to 1.
+        gates: Positive integer: the output channels are so many parts, such as the two of a gate,
+            and each has all groups.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -32,7 +41,8 @@ class MaskedConv2D(MaskedKernel):
         Tensor of shape `(batch, rows, columns, filters)`.
 
     Raises:
-        ValueError: If a size is not positive or even, or the mask type is another.
+        ValueError: If a size is not positive or even, the mask type is another, or channels do not
+            divide into the groups.
 
     Example:
 
@@ -56,19 +66,36 @@ class MaskedConv2D(MaskedKernel):
         kernel_size: Size,
         mask_type: str | None = "B",
         kernel_initializer: str | keras.Initializer = "glorot_uniform",
+        colours: int = 1,
+        gates: int = 1,
         **kwargs: Any,
     ) -> None:
         super().__init__(filters, kernel_size, mask_type, kernel_initializer, **kwargs)
+        check_positive(colours=colours, gates=gates)
+        self.colours = colours
+        self.gates = gates
+        _check_groups("filters", filters, colours * gates)
 
     def build(self, input_shape: Shape) -> None:
-        self._add_kernel(input_shape[-1])
-        mask = np.ones((*self.kernel.shape[:2], 1, 1), "float32")
-        mask[self.rows_above, self.columns_used :] = 0.0
-        self._mask = mask
+        channels = input_shape[-1]
+        _check_groups("input channels", channels, self.colours)
+        self._add_kernel(channels)
+        self._mask: np.ndarray | None = None
+        if self.mask_type is None:
+            return
+        mask = np.ones(self.kernel.shape, "float32")
+        mask[self.rows_above, self.reach + 1 :] = 0.0
+        groups = np.arange(channels) * self.colours // channels  # of each input channel
+        part = self.filters // self.gates
+        own = np.tile(np.arange(part) * self.colours // part, self.gates)  # of each output channel
+        seen = groups[:, None] < own if self.mask_type == "A" else groups[:, None] <= own
+        mask[self.rows_above, self.reach] = seen  # (C, F)
+        # A mask that all channels share is stored once.
+        self._mask = mask if self.colours > 1 else mask[:, :, :1, :1]
 
     def _masked_kernel(self):
         kernel = ops.convert_to_tensor(self.kernel)
-        return kernel * ops.cast(self._mask, kernel.dtype) if self.mask_type else kernel
+        return kernel if self._mask is None else kernel * ops.cast(self._mask, kernel.dtype)
 
     def call(self, inputs: Tensor) -> Tensor:
         if self.kernel_size == (1, 1):
@@ -76,7 +103,7 @@ class MaskedConv2D(MaskedKernel):
             return ops.matmul(inputs, kernel) + self.bias
         padded = ops.pad(
             inputs,
-            ((0, 0), (self.rows_above, self.rows_below), (self.reach, self.reach), (0, 0)),
+            ((0, 0), (self.rows_above, self.rows_below), (self.reach, self.columns_right), (0, 0)),
         )
         outputs = ops.conv(
             padded, self._masked_kernel(), padding="valid", data_format="channels_last"
@@ -95,14 +122,33 @@ class MaskedConv2D(MaskedKernel):
         return ops.zeros((batch, self.rows_above, columns, channels), self.compute_dtype)
 
     def _step_weights(self) -> TensorTree:
-        """The weights as matrices: `"above"` for finished rows, `"row"` for the current one."""
+        """The weights as matrices: `"above"` for finished rows, `"row"` for the current one.
+
+        With colours `"row"` is a list: for each group what makes its outputs.
+        """
         kernel = ops.cast(self.kernel, self.compute_dtype)
+        channels = kernel.shape[2]
+        # (rows_above * k * C, F) and ((reach + 1) * C, F), of which "A" leaves out the centre
+        above = ops.reshape(kernel[: self.rows_above], (-1, self.filters))
+        row = ops.reshape(kernel[self.rows_above, : self.reach + 1], (-1, self.filters))
+        rows = []
+        for colour in range(self.colours):
+            groups = colour if self.mask_type == "A" else colour + 1
+            seen = self.reach * channels + groups * channels // self.colours
+            rows.append(self._of_colour(row[:seen], colour))
         return {
-            # (rows_above * k * C, F) and (columns_used * C, F)
-            "above": ops.reshape(kernel[: self.rows_above], (-1, self.filters)),
-            "row": ops.reshape(kernel[self.rows_above, : self.columns_used], (-1, self.filters)),
+            "above": above,
+            "row": rows if self.colours > 1 else rows[0],
             "bias": ops.cast(self.bias, self.compute_dtype),
         }
+
+    def _of_colour(self, x: Tensor, colour: int) -> Tensor:
+        """Of `(n, filters)` the channels of a group: `(n, filters / colours)`."""
+        if self.colours == 1:
+            return x
+        size = self.filters // self.gates // self.colours
+        parts = ops.reshape(x, (-1, self.gates, self.colours, size))[:, :, colour]
+        return ops.reshape(parts, (-1, self.gates * size))
 
     def _above(self, weights: TensorTree, cache: Tensor) -> Tensor:
         """What the finished rows and the bias add to the coming row.
@@ -146,3 +192,32 @@ class MaskedConv2D(MaskedKernel):
         known = ops.concatenate([left, inputs], axis=-1)  # (B, (reach + 1) * C)
         seen = left if self.mask_type == "A" else known
         return above + ops.matmul(seen, weights["row"]), known[:, inputs.shape[-1] :]
+
+    def _step_colour(
+        self, weights: TensorTree, left: Tensor, above: Tensor, known: Sequence[Tensor], colour: int
+    ) -> Tensor:
+        """Outputs of a group of channels at a column; `left` stays for the next group.
+
+        Args:
+            weights: What `_step_weights` returned.
+            left: As in `_step`.
+            above: As in `_step`.
+            known: Inputs of the column, a `(batch, channels / colours)` for each group that the
+                mask lets this one see.
+            colour: The group's number.
+
+        Returns:
+            Tensor of shape `(batch, filters / colours)`.
+        """
+        row = weights["row"][colour] if self.colours > 1 else weights["row"]
+        seen = ops.concatenate([left, *known], axis=-1) if known or left.shape[-1] else None
+        above = self._of_colour(above, colour)
+        return above if seen is None else above + ops.matmul(seen, row)
+
+    def get_config(self) -> Config:
+        return {**super().get_config(), "colours": self.colours, "gates": self.gates}
+
+
+def _check_groups(what, channels, groups):
+    if channels % groups:
+        raise ValueError(f"Expected a multiple of {groups} {what}. Received: {channels}")

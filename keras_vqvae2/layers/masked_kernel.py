@@ -9,7 +9,8 @@ from keras_vqvae2.validation import check_positive
 class MaskedKernel(keras.layers.Layer):
     """The kernel that `MaskedConv2D` and `CodeConv2D` share, and where its taps lie.
 
-    The rows below the centre, which a mask would always zero, are not stored.
+    What a mask would always zero is not stored: the rows below the centre, and of a kernel of one
+    row what lies to the right.
 
     Args:
         filters: As in `MaskedConv2D`.
@@ -21,7 +22,9 @@ class MaskedKernel(keras.layers.Layer):
     Attributes:
         rows_above: Rows of taps above the centre.
         rows_below: Rows of taps below the centre.
-        reach: Columns of taps to each side of the centre.
+        reach: Columns of taps to the left of the centre.
+        columns_right: Columns of taps to the right of it: as many, or none where the kernel is one
+            row and masked.
         columns_used: Of the centre's row, the taps that the mask leaves: the first ones.
     """
 
@@ -49,6 +52,7 @@ class MaskedKernel(keras.layers.Layer):
 
         self.rows_above, self.reach = size[0] // 2, size[1] // 2
         self.rows_below = self.rows_above if mask_type is None else 0
+        self.columns_right = self.reach if mask_type is None or self.rows_above else 0
         # Columns of the current row that are used: those to the left, the centre, those right.
         self.columns_used = {"A": self.reach, "B": self.reach + 1, None: size[1]}[mask_type]
 
@@ -56,7 +60,7 @@ class MaskedKernel(keras.layers.Layer):
         rows = self.rows_above + 1 + self.rows_below
         self.kernel = self.add_weight(
             name="kernel",
-            shape=(rows, self.kernel_size[1], channels, self.filters),
+            shape=(rows, self.reach + 1 + self.columns_right, channels, self.filters),
             initializer=self.kernel_initializer,
         )
         self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")

@@ -33,6 +33,6 @@ def nearest_code(
         scores = backend.matmul_float32(rows, transposed)  # (rows, K)
         if similarity == "euclidean":
             scores = scores - half_norms
-        return ops.cast(ops.argmax(scores, axis=-1), "int32")
+        return backend.argmax(scores)
 
     return map_rows(nearest, (vectors,), rows_at_once(codebook.shape[0], max_scores))

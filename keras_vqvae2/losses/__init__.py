@@ -7,6 +7,7 @@ from keras_vqvae2.losses.adversarial import (
     non_saturating_generator_loss,
     vanilla_discriminator_loss,
 )
+from keras_vqvae2.losses.logistic_mixture_loss import LogisticMixtureLoss
 from keras_vqvae2.losses.lpips_distance import LPIPSDistance
 from keras_vqvae2.losses.pixel_errors import AbsoluteError, SquaredError
 from keras_vqvae2.losses.reconstruction_loss import ReconstructionLoss
@@ -15,6 +16,7 @@ __all__ = [
     "AbsoluteError",
     "LPIPSDistance",
     "LeCAM",
+    "LogisticMixtureLoss",
     "ReconstructionLoss",
     "SquaredError",
     "adaptive_weight",

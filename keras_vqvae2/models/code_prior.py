@@ -5,15 +5,17 @@ from typing import Any
 
 import keras
 import numpy as np
-import tqdm
 from keras import ops
 
 from keras_vqvae2 import backend
+from keras_vqvae2.decoding.draw_batches import draw_batches
+from keras_vqvae2.decoding.position_decoder import PositionDecoder
 from keras_vqvae2.decoding.row_decoder import RowDecoder
 from keras_vqvae2.decoding.sampling import Sampling, sample_uniforms
 from keras_vqvae2.decoding.steps import Steps
 from keras_vqvae2.hints import Config, DTypePolicy, Tensor, TensorTree
 from keras_vqvae2.image_batches import to_numpy
+from keras_vqvae2.layers.categorical import cross_entropy
 from keras_vqvae2.layers.condition_dropout import ConditionDropout
 from keras_vqvae2.models.guarded_model import MeanOfSome, zero_unless
 from keras_vqvae2.models.preset_model import PresetModel
@@ -477,35 +479,15 @@ class CodePrior(PresetModel):
         check_integer("first_sample", first_sample, 0)
         request = self._request(num_samples, labels, condition, codes)
         backend.sync_training_state(self)
-        multiple = backend.batch_multiple()
-        size = -(-min(batch_size, num_samples) // multiple) * multiple
-        starts = range(0, num_samples, size)
-        drawn = np.empty((num_samples, *self.code_shape), "int32")
-        with tqdm.tqdm(
-            total=len(starts) * self.code_shape[0],
-            desc=self.level,
-            unit="row",
-            disable=not verbose,
-        ) as progress:
-            for start in starts:
-                # The last batch is filled up: one size, one compiled program.
-                samples = np.minimum(np.arange(start, start + size), num_samples - 1)
-                inputs = {name: value[samples] for name, value in request.items()}
-                if sampling.guided:
-                    inputs = self._with_untold(inputs)
-                uniforms = sample_uniforms(
-                    seed, first_sample + samples, self.level, self.uniforms_shape
-                )
-                part = drawn[start : start + size]
-                for rows, new in self._draw_codes(sampling, inputs, uniforms):
-                    part[:, rows] = ops.convert_to_numpy(new)[: len(part)]
-                    if (part[:, rows] < 0).any():
-                        raise ValueError(
-                            "Expected finite logits to draw codes from. Received: logits of "
-                            f"{self.level!r}, rows {rows}, that are not finite"
-                        )
-                    progress.update(1 if isinstance(rows, int) else part[:, rows].shape[1])
-        return drawn
+
+        def draw(inputs, numbers):
+            inputs = self._with_untold(inputs) if sampling.guided else inputs
+            uniforms = sample_uniforms(
+                seed, first_sample + numbers, self.level, self.uniforms_shape
+            )
+            return self._draw_codes(sampling, inputs, uniforms)
+
+        return draw_batches(draw, request, self.code_shape, batch_size, self.level, verbose)
 
     def _request(self, num_samples, labels, condition, codes):
         """The inputs of all samples that `generate` is asked for: int32 arrays of N rows."""
@@ -579,12 +561,16 @@ class AutoregressivePrior(CodePrior):
     def quantize(self, *args: Any, **kwargs: Any) -> None:
         super().quantize(*args, **kwargs)
         # Programs that were compiled before hold the variables of before.
-        for name in ("_row_decoder", "_compiled_features"):
+        for name in ("_row_decoder", "_position_decoder", "_compiled_features"):
             self.__dict__.pop(name, None)
 
     @functools.cached_property
     def _row_decoder(self):
         return RowDecoder(self._steps(), self.variables)
+
+    @functools.cached_property
+    def _position_decoder(self):
+        return PositionDecoder(self._steps(), self.variables)
 
     @functools.cached_property
     def _compiled_features(self):
@@ -603,8 +589,3 @@ class AutoregressivePrior(CodePrior):
     def _draw_codes(self, sampling, inputs, uniforms):
         for row, (codes, _) in enumerate(self._draw(sampling, inputs, uniforms)):
             yield row, codes
-
-
-def cross_entropy(codes: Tensor, logits: Tensor) -> Tensor:
-    """Nats of each code, shape `(batch, rows, columns)`, of logits with one more axis."""
-    return keras.losses.sparse_categorical_crossentropy(codes, logits, from_logits=True)

@@ -1,4 +1,5 @@
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -166,7 +167,8 @@ class GuardedModel(keras.Model):
             loss_weights: None.
             metrics: None: the model has its own metrics.
             weighted_metrics: None.
-            **kwargs: Further arguments of `keras.Model.compile`, such as `jit_compile`.
+            **kwargs: Further arguments of `keras.Model.compile`, such as `jit_compile`. PyTorch has
+                no use for `jit_compile=True`: it warns, and trains without.
 
         Raises:
             ValueError: For a loss or metrics.
@@ -183,6 +185,13 @@ class GuardedModel(keras.Model):
                 f"Expected no loss or metrics: {type(self).__name__} has its own. "
                 f"Received: {', '.join(f'{name}={value!r}' for name, value in given.items())}"
             )
+        if kwargs.get("jit_compile") is True and not backend.COMPILES_STEPS:
+            warnings.warn(
+                "jit_compile=True: torch.compile cannot have the training step of "
+                f"{type(self).__name__}. It trains without.",
+                stacklevel=2,
+            )
+            kwargs["jit_compile"] = False
         super().compile(optimizer=optimizer, **kwargs)
         self._loss_tracker = MeanOfSome(name="loss")
 
@@ -240,15 +249,23 @@ class GuardedModel(keras.Model):
         given = bind_arguments("evaluate", x, args, kwargs)
         if not given.get("_use_cached_eval_dataset"):  # fit has looked at it
             given["x"] = self._check_data(x, with_loss=True)
-        self._evaluating = True
-        try:
-            return super().evaluate(**given)
-        finally:
-            self._evaluating = False
+        with self._variables_lock:
+            self._evaluating = True
+            try:
+                return super().evaluate(**given)
+            finally:
+                self._evaluating = False
 
     def predict(self, x: Tensor | Dataset, *args: Any, **kwargs: Any) -> np.ndarray:
         """Outputs for `x`, as `keras.Model.predict` does; data are checked as in `fit`."""
-        return super().predict(self._check_data(x, with_loss=False), *args, **kwargs)
+        x = self._check_data(x, with_loss=False)
+        with self._variables_lock:
+            return super().predict(x, *args, **kwargs)
+
+    @property
+    def _variables_lock(self):
+        """While it is held, Keras may have taken the variables out of this model."""
+        return self.__dict__.setdefault("_lock_of_variables", backend.variables_lock())
 
 
 class _EndsWithoutProgress(keras.callbacks.Callback):

@@ -286,8 +286,9 @@ class HierarchicalImageGenerator:
         """Invents a part of images.
 
         The rest keeps its pixels. Its codes are kept too, but for those that touch the part to
-        invent and their neighbours, which saw it. Codes are drawn in raster order: they continue
-        what is above and to the left, and do not look ahead to what is kept below.
+        invent and their neighbours, which saw it. An `AutoregressivePrior` draws in raster order:
+        it continues what is above and to the left. A `MaskedTransformerPrior` also looks at what
+        is kept below.
 
         Args:
             images: Array of shape `(N, H, W, C)`, floats in `[0, 1]` or uint8. What it holds in

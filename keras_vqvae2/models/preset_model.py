@@ -91,6 +91,20 @@ class PresetModel(GuardedModel):
             model.quantize("int8", filters=lambda layer: layer.path in quantized)
         return model
 
+    def save(self, filepath: FilePath, *args: Any, **kwargs: Any) -> None:
+        """Saves as `keras.Model.save` does, to a `.keras` file.
+
+        Raises:
+            ValueError: For `.h5` and `.hdf5`: Keras' older format does not know whose classes it
+                holds, and would not load again.
+        """
+        if str(filepath).lower().endswith((".h5", ".hdf5")):
+            raise ValueError(
+                "Expected a .keras file, or save_to_preset: a whole model in HDF5 does not load "
+                f"again. Received: filepath={str(filepath)!r}"
+            )
+        super().save(filepath, *args, **kwargs)
+
     def quantize(self, mode: str | None = None, config: Any = None, **kwargs: Any) -> None:
         """As `keras.Model.quantize`, in the one form that a preset can hold.
 

@@ -1,13 +1,15 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 
-from keras_vqvae2 import VQVAE2
+from keras_vqvae2 import VQVAE2, CodePrior
 from keras_vqvae2.converters import convert_pytorch_vqvae2
+from keras_vqvae2.converters.command import convert
 
 torch = pytest.importorskip("torch")
 
@@ -39,6 +41,25 @@ def test_writes_a_preset_that_loads(golden, tmp_path):
     expected = convert_pytorch_vqvae2(state, (64, 64, 3)).get_weights()
     for a, b in zip(VQVAE2.from_preset(preset).get_weights(), expected):
         np.testing.assert_array_equal(a, b)
+
+
+def test_the_network_is_told_by_its_keys(golden, tmp_path, monkeypatch, capsys):
+    from safetensors.numpy import save_file
+
+    files = {"llamagen_transformer": "state_dict.", "maskgit_transformer": "params."}
+    for name, prefix in files.items():
+        state = {
+            key.removeprefix(prefix): value
+            for key, value in golden(name).items()
+            if key.startswith(prefix)
+        }
+        given = {"checkpoint": tmp_path / f"{name}.safetensors", "preset": tmp_path / name}
+        given |= {"attention_heads": 4, "code_size": 4, "num_classes": 5}
+        save_file(state, given["checkpoint"])
+        monkeypatch.setattr("keras_vqvae2.converters.command.FLAGS", SimpleNamespace(**given))
+        convert(None)
+        prior = CodePrior.from_preset(tmp_path / name)
+        assert type(prior).__name__ in capsys.readouterr().out and prior.code_shape == (4, 4)
 
 
 def test_errors_are_one_sentence(tmp_path):

@@ -101,3 +101,39 @@ def test_logits_that_are_not_finite_draw_no_code(draw, scale):
 
 def test_memory_between_rows(decoder):
     assert decoder.cache_bytes(3) == 4 * (3 * 4 + 3)
+
+
+class Kinds(SumOfNeighbours):
+    """The same, plus 2 in odd columns, plus 1 in each row of the second and third kind."""
+
+    def __init__(self, scale, row_kind, column_kind):
+        super().__init__(scale)
+        self.row_kind, self.column_kind = row_kind, column_kind
+
+    def step(self, weights, fixed, left, column, columns):
+        extra = 2 * self.column_kind + (self.row_kind > 0)
+        return super().step(weights, fixed, left, column, columns[:, self.column_kind] + extra)
+
+    def finish_row(self, weights, state, left, to_cache, row, codes):
+        assert len(to_cache) == 2 and to_cache[0].shape == (2, 2)
+        return {"above": codes, "rows": state["rows"] + 1}
+
+
+def test_positions_of_several_kinds(draw, scale):
+    kinds = [[Kinds(scale, row, column) for column in range(2)] for row in range(3)]
+    decoder = RowDecoder(kinds, [scale])
+    labels = np.array([0, 3], "int32")
+    given = np.full((2, 3, 4), -1, "int32")
+    given[:, 1, 1] = 5
+    condition = ops.zeros((2, 3, 4, 1))
+    rows = decoder.rows(Sampling(), given, np.full((2, 3, 4), 0.5, "float32"), condition, labels)
+    drawn = np.stack([ops.convert_to_numpy(codes) for codes, _ in rows], axis=1)
+    expected = given.copy()
+    for at in np.ndindex(2, 3, 4):
+        image, row, column = at
+        if given[at] < 0:
+            above = expected[image, row - 1, column] if row else 0
+            left = expected[image, row, column - 1] if column else 0
+            extra = 2 * (column % 2) + (row > 0)
+            expected[at] = (above + left + labels[image] + 1 + extra) % CODES
+    np.testing.assert_array_equal(drawn, expected)

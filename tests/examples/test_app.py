@@ -1,11 +1,14 @@
 """The web page's functions, and the page itself in a headless browser."""
 
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.parse
+import urllib.request
 import zlib
 from pathlib import Path
 
@@ -78,6 +81,19 @@ def test_rejection_keeps_the_best_candidates(playground, opened):
     best = np.argsort(-scores, kind="stable")[:8]
     np.testing.assert_array_equal(np.stack([picture for picture, _ in kept]), pictures[best])
     assert [caption for _, caption in kept] == [f"dog, {score:.0%}" for score in scores[best]]
+
+
+@pytest.mark.parametrize("count", [0, 65, 10**9, 8.5, float("nan"), None])
+def test_numbers_of_images_that_the_page_does_not_offer(playground, opened, count):
+    with pytest.raises(ValueError, match="Expected 1 to 64 images"):
+        next(playground.draw(opened, "dog", count, **OWN))
+    with pytest.raises(ValueError, match="Expected 1 to 64 images"):
+        playground.draw_best(opened, "dog", count, 0.5, print, **OWN)
+
+
+def test_labels_that_the_page_does_not_offer(playground, opened):
+    with pytest.raises(ValueError, match="one of the labels cat, dog. Received: cow"):
+        next(playground.draw(opened, "cow", 8, **OWN))
 
 
 def test_why_there_is_no_rejection(playground, preset, tmp_path):
@@ -220,7 +236,8 @@ def serve(*options):
 
 
 @pytest.fixture(scope="module")
-def server(chromium, preset):
+def server(preset):
+    pytest.importorskip("gradio", reason="the page needs Gradio")
     process, address = serve(f"--preset={preset}", "--max_upload_mib=1")
     yield process, address
     process.terminate()
@@ -300,3 +317,38 @@ def test_it_listens_on_this_machine_alone(server):
         if connection.status == psutil.CONN_LISTEN
     ]
     assert listening and set(listening) == {"127.0.0.1"}
+
+
+def ask(address, path, host=None, **question):
+    """The status and the body of an answer of the page's server."""
+    request = urllib.request.Request(
+        address + path,
+        data=json.dumps(question).encode() if question else None,
+        headers={"Content-Type": "application/json", **({"Host": host} if host else {})},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+@pytest.mark.slow
+def test_it_answers_its_own_page_alone(server):
+    address = server[1]
+    assert ask(address, "/", host="elsewhere.example")[0] == 400
+    assert ask(address, "/", host="localhost")[0] == 200
+    config = json.loads(ask(address, "/config")[1])
+    names = [dependency["api_name"] for dependency in config["dependencies"]]
+    for path in ("/gradio_api/run/invent", "/gradio_api/call/invent", "/gradio_api/api/invent"):
+        status, body = ask(address, path, data=[])
+        assert status == 404 and "The page has nothing" in body
+    join, question = "/gradio_api/queue/join", {"session_hash": "me", "data": []}
+    status, body = ask(address, join, fn_index=len(names), **question)
+    assert status == 400 and f"below {len(names)}" in body
+    # Who asks and never listens keeps no place.
+    statuses = [
+        ask(address, join, fn_index=names.index("invent"), session_hash=f"gone{i}", data=[])[0]
+        for i in range(10)
+    ]
+    assert statuses.count(429) >= 2 and set(statuses) == {200, 429}

@@ -6,8 +6,10 @@ import pytest
 
 from keras_vqvae2 import (
     VQVAE2,
+    GatedPixelCNNPrior,
     HierarchicalImageGenerator,
     MaskedTransformerPrior,
+    PixelCNNPlusPlus,
     PixelSnailPrior,
     TransformerPrior,
 )
@@ -116,3 +118,27 @@ def test_the_laptop_priors_of_ffhq_are_small():
         model = module.recipe(level, laptop=True)["model"]
         prior = PixelSnailPrior(shape, level=level, condition_factors=factors[level], **model)
         assert prior.count_params() < 2e6
+
+
+def test_the_recipes_of_the_first_vqvae_fit_each_other():
+    stage_1, stage_2 = (load(FOLDER / f"{n}.py") for n in ("vqvae_2017", "gated_pixelcnn_2017"))
+    for laptop, shape in ((False, (32, 32)), (True, (16, 16))):
+        vqvae = VQVAE2(**stage_1.recipe(laptop=laptop)["model"])
+        (level,) = vqvae.levels
+        assert vqvae.code_shapes()[level] == shape
+        recipe = stage_2.recipe(level, laptop=laptop)
+        assert recipe["prior"] is GatedPixelCNNPrior
+        if laptop:
+            prior = GatedPixelCNNPrior(shape, vqvae.num_embeddings[level], level, **recipe["model"])
+            assert 2e5 < prior.count_params() < 1.1e6
+
+
+def test_the_recipe_of_pixelcnnpp_makes_a_small_one():
+    module = load(FOLDER / "pixelcnnpp_cifar10.py")
+    full, laptop = (module.recipe(laptop=laptop) for laptop in (False, True))
+    assert full["model"] == laptop["model"] and laptop["steps"] < full["steps"]
+    for recipe in (full, laptop):
+        assert recipe["pixel_model"] is PixelCNNPlusPlus
+        assert recipe["steps"] % recipe["steps_per_epoch"] == 0
+    model = PixelCNNPlusPlus(**full["model"], num_classes=10)
+    assert 4 * model.count_params() < 8e6  # bytes of a preset

@@ -61,6 +61,9 @@ def test_rows_below_are_not_stored():
     conv.build((None, None, None, 3))
     assert conv.kernel.shape == (5, 5, 3, 4)
     assert conv.count_params() == 5 * 5 * 3 * 4 + 4
+    row = MaskedConv2D(4, (1, 5), "B")
+    row.build((None, None, None, 3))
+    assert row.kernel.shape == (1, 3, 3, 4)
 
 
 def test_config():
@@ -77,3 +80,56 @@ def test_config():
 def test_bad_arguments(args):
     with pytest.raises(ValueError, match="Received: "):
         MaskedConv2D(*args)
+
+
+@pytest.mark.parametrize("mask_type", ["A", "B"])
+@pytest.mark.parametrize("kernel_size, gates", [(1, 1), (3, 2), ((1, 5), 4)])
+def test_colours_see_those_before_them(rng, mask_type, kernel_size, gates):
+    """At the centre group c sees groups before c, with B also c; elsewhere all see all."""
+    conv = MaskedConv2D(6 * gates, kernel_size, mask_type, colours=3, gates=gates)
+    x = rng.normal(size=(1, 4, 5, 3)).astype("float32")
+    before = numpy(conv(x)).reshape(4, 5, gates, 3, 2)
+    row, column = 1, 2
+    for colour in range(3):
+        changed = x.copy()
+        changed[:, row, column, colour] += 1
+        moved = np.abs(numpy(conv(changed)).reshape(4, 5, gates, 3, 2) - before).max((2, 4)) > 1e-6
+        own = np.arange(3) > colour if mask_type == "A" else np.arange(3) >= colour
+        np.testing.assert_array_equal(moved[row, column], own)
+        rows, columns = np.indices((4, 5))
+        later = (rows > row) | ((rows == row) & (columns > column))
+        reach = conv.rows_above, conv.reach
+        near = (rows - row <= reach[0]) & (np.abs(columns - column) <= reach[1])
+        near[row, column] = False
+        expected = (later & near)[..., None] & np.ones(3, bool)
+        expected[row, column] = own
+        np.testing.assert_array_equal(moved, expected)
+
+
+@pytest.mark.parametrize("mask_type", ["A", "B"])
+@pytest.mark.parametrize("kernel_size, gates", [(1, 1), (3, 2), ((1, 5), 4)])
+def test_colour_by_colour_equals_the_whole_map(rng, mask_type, kernel_size, gates):
+    conv = MaskedConv2D(6 * gates, kernel_size, mask_type, colours=3, gates=gates)
+    x = rng.normal(size=(2, 4, 5, 6)).astype("float32")
+    whole = numpy(conv(x)).reshape(2, 4, 5, gates, 3, 2)
+    cache, weights = conv._cache(2, 5, 6), conv._step_weights()
+    for row in range(4):
+        above, left = conv._above(weights, cache), conv._start(2, 6)
+        for column in range(5):
+            parts = np.split(x[:, row, column], 3, axis=-1)
+            for colour in range(3):
+                known = [ops.convert_to_tensor(p) for p in parts[: colour + (mask_type == "B")]]
+                y = conv._step_colour(weights, left, above[:, column], known, colour)
+                expected = whole[:, row, column, :, colour].reshape(2, -1)
+                np.testing.assert_allclose(numpy(y), expected, atol=1e-5)
+            here = ops.convert_to_tensor(x[:, row, column])
+            left = ops.concatenate([left, here], axis=-1)[:, 6:]
+        if conv.rows_above:
+            cache = ops.concatenate([cache[:, 1:], x[:, row : row + 1]], axis=1)
+
+
+def test_groups_have_to_divide_channels():
+    with pytest.raises(ValueError, match="multiple of 6 filters. Received: 8"):
+        MaskedConv2D(8, 3, colours=3, gates=2)
+    with pytest.raises(ValueError, match="multiple of 3 input channels. Received: 4"):
+        MaskedConv2D(6, 3, colours=3)(np.zeros((1, 4, 4, 4), "float32"))

@@ -8,6 +8,7 @@ from keras import ops
 from keras_vqvae2 import (
     VQVAE2,
     CodePrior,
+    GatedPixelCNNPrior,
     HierarchicalImageGenerator,
     MaskedTransformerPrior,
     PixelSnailPrior,
@@ -70,7 +71,13 @@ def masked_transformer(code_shape, num_embeddings, **kwargs):
     return MaskedTransformerPrior(code_shape, num_embeddings, **sizes, **kwargs)
 
 
+def gated_pixelcnn(code_shape, num_embeddings, **kwargs):
+    sizes = {"hidden_units": 8, "num_layers": 3, "kernel_size": 3, "head_units": 16}
+    return GatedPixelCNNPrior(code_shape, num_embeddings, **sizes, condition_blocks=1, **kwargs)
+
+
 PRIORS = {
+    "gated_pixelcnn": gated_pixelcnn,
     "pixelsnail": pixelsnail,
     "transformer": transformer,
     "position": PositionPrior,

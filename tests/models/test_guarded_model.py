@@ -1,3 +1,5 @@
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -97,11 +99,16 @@ def test_evaluate_reports_no_training_metrics(images):
 
 @pytest.mark.compiled
 def test_jit_compile_gives_the_same_step(images):
-    if keras.backend.backend() != "tensorflow":
-        pytest.skip("JAX always compiles and PyTorch compiles with Inductor, which needs minutes")
+    if keras.backend.backend() == "jax":
+        pytest.skip("JAX always compiles")
     plain, compiled = build(), build()
     compiled.set_weights(plain.get_weights())
-    compiled.compile(optimizer=keras.optimizers.Adam(1e-3), jit_compile=True)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        compiled.compile(optimizer=keras.optimizers.Adam(1e-3), jit_compile=True)
+    # PyTorch's compiler needs minutes and then fails: it says so, and trains without.
+    told = any("It trains without" in str(warning.message) for warning in caught)
+    assert told == (keras.backend.backend() == "torch") != compiled.jit_compile
     for _ in range(3):
         a = plain.train_on_batch(images, return_dict=True)
         b = compiled.train_on_batch(images, return_dict=True)

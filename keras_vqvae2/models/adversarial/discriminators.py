@@ -1,3 +1,4 @@
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,8 +26,8 @@ class PatchDiscriminator(keras.Model):
         image_shape: `(height, width, channels)`; height and width may be None.
         filters: Positive integer, channels of the first convolution. Defaults to 64.
         num_layers: Positive integer, convolutions of stride 2. Defaults to 3.
-        normalization: `"batch"` (VQGAN), `"group"` (of at most 32, the same in small batches and
-            over replicas) or None. Defaults to `"batch"`.
+        normalization: `"batch"` (VQGAN), `"group"` (at most 32 groups, the same in small batches
+            and over replicas) or None. Defaults to `"batch"`.
         dtype: Dtype policy of the layers. Logits are float32.
         **kwargs: `name` and `trainable`.
 
@@ -249,7 +250,7 @@ def same_convolution(filters, size, dtype, name):
 def normalizer(kind, channels, dtype, name):
     if kind == "group":
         return keras.layers.GroupNormalization(
-            min(32, channels), axis=-1, epsilon=1e-5, dtype=dtype, name=name
+            math.gcd(32, channels), axis=-1, epsilon=1e-5, dtype=dtype, name=name
         )
     return keras.layers.BatchNormalization(
         axis=-1,

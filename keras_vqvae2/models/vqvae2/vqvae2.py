@@ -462,7 +462,8 @@ class VQVAE2(PresetModel):
         images = to_numpy(images)
         check_images(images, self.image_shape[-1], self.downsampling)
         backend.sync_training_state(self)
-        codes = predict_in_parts(self.encoder, images, batch_size, verbose)
+        with self._variables_lock:
+            codes = predict_in_parts(self.encoder, images, batch_size, verbose)
         return {level: codes[level] for level in self.levels}
 
     def decode(
@@ -487,7 +488,8 @@ class VQVAE2(PresetModel):
         """
         whole = self._whole_codes(codes)
         backend.sync_training_state(self)
-        images = predict_in_parts(self.decoder, whole, batch_size, verbose)
+        with self._variables_lock:
+            images = predict_in_parts(self.decoder, whole, batch_size, verbose)
         return np.clip(images, 0.0, 1.0)
 
     def _whole_codes(self, codes):

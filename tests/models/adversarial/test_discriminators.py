@@ -45,7 +45,7 @@ def test_blur_discriminator_is_that_of_maskbit(golden, image_last, assign):
 @pytest.mark.parametrize(
     "model",
     [
-        lambda: PatchDiscriminator((32, 32, 1), 4, 2, normalization="group", name="judge"),
+        lambda: PatchDiscriminator((32, 32, 1), 24, 2, normalization="group", name="judge"),
         lambda: PatchDiscriminator((32, 32, 1), 4, 2, normalization=None, dtype="mixed_bfloat16"),
         lambda: BlurDiscriminator((32, 32, 1), 32, 1, (1, 2, 1), logits_size=8, name="judge"),
     ],

@@ -1,4 +1,5 @@
 import importlib.util
+import threading
 
 import keras
 import numpy as np
@@ -455,7 +456,53 @@ def test_the_encoder_scales_pixels_as_the_model_does(rng):
         np.testing.assert_array_equal(value, codes[level])
 
 
+def test_threads_that_predict_with_one_model(images):
+    model = small()
+    expected = model.encode(images)
+    wrong = []
+
+    def ask():
+        try:
+            for _ in range(3):
+                assert model.predict(images, verbose=0).shape == images.shape
+                codes = model.encode(images)
+                model.decode(codes)
+                for level in codes:
+                    np.testing.assert_array_equal(codes[level], expected[level])
+        except BaseException as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_quantizers_alone_are_trained(images):
+    model = compiled(num_levels=2)
+    for layer in model.layers:
+        layer.trainable = isinstance(layer, Quantizer)
+    before = [np.array(v) for v in model.get_weights()]
+    assert np.isfinite(model.fit(images, verbose=0).history["loss"]).all()
+    moved = {
+        variable.path.rpartition("/")[0]
+        for variable, old in zip(model.weights, before)
+        if not np.array_equal(ops.convert_to_numpy(variable), old)
+    }
+    assert moved and not model.trainable_variables
+    assert moved <= {quantizer.path for quantizer in model.quantizers.values()}
+
+
 # === Saving ===
+
+
+@pytest.mark.parametrize("name", ["model.h5", "MODEL.HDF5"])
+def test_the_old_format_of_keras_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match="Expected a .keras file"):
+        small().save(tmp_path / name)
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.compiled
