@@ -22,6 +22,7 @@ OWN_HELP = {
     ("train_vqvae2", "validation"),
     ("finetune_decoder", "validation"),
     ("train_pixel_model", "validation"),
+    ("demo", "vqvae"),
     ("evaluate", "image_size"),
 }
 
