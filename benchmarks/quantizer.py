@@ -3,18 +3,25 @@
     pip install -e '.[jax,torch,benchmarks]'
     python benchmarks/quantizer.py
     python benchmarks/quantizer.py --vectors=32768 --codes=512 --backends=jax --repeats=1
+    python benchmarks/quantizer.py --quantizers=fsq,lfq,simvq,residual,cosine,bsq,ibq
 
 Measured is one forward pass in training, without gradients: the nearest of the codes for each
 vector, the moving averages' update, the commitment loss and the straight-through output. Rows:
 
-- `keras_vqvae2`: `VectorQuantizerEMA`; in a `tf.function` on TensorFlow, under `jax.jit` with its
+- `keras_vqvae2`: the row's quantizer; in a `tf.function` on TensorFlow, under `jax.jit` with its
   state donated on JAX, eager on PyTorch;
-- `vector-quantize-pytorch`: the package's `VectorQuantize` with the same settings;
+- `vector-quantize-pytorch`: the package's own with the same settings, where it has one;
 - `one-hot`: the textbook's, with the matrix of all distances and the one-hot matrix of the choices.
 
-All have decay 0.99, commitment cost 0.25, codes that are vectors of the batch, no start from data
-and no restart of dead codes. Each case runs in a process of its own: on a few vectors, so that
-libraries start; compiled; once for its memory; then `--repeats` times for the median time.
+`--quantizers` says of which: `ema` is `VectorQuantizerEMA`, `cosine` the same on the unit sphere,
+`residual` four of it in a row; `fsq`, `lfq`, `bsq`, `simvq` and `ibq` have their defaults.
+FSQ, LFQ and BSQ take the first numbers of each vector, as many as they need for so many codes: a
+power of two for the latter two, one of `FSQ_LEVELS` for the first.
+
+Those with averages have decay 0.99, commitment cost 0.25, codes that are vectors of the batch, no
+start from data and no restart of dead codes. Each case runs in a process of its own: on a few
+vectors, so that libraries start; compiled; once for its memory; then `--repeats` times for the
+median time.
 
 `extra MiB` is the peak of the resident set during the first step minus its size before, with the
 vectors in memory already. (In later steps the memory that allocators keep would hide what a step
@@ -31,6 +38,17 @@ from absl import app, flags
 
 BACKENDS = ("tensorflow", "jax", "torch")
 DECAY, COMMITMENT_COST = 0.99, 0.25
+DEPTH = 4  # of the residual quantizer
+# Levels for about as many codes: the paper's, and those of eight for powers of eight.
+FSQ_LEVELS = {
+    256: [8, 6, 5],
+    512: [8, 8, 8],
+    1024: [8, 5, 5, 5],
+    4096: [7, 5, 5, 5, 5],
+    16_384: [8, 8, 8, 6, 5],
+    65_536: [8, 8, 8, 5, 5, 5],
+    262_144: [8] * 6,
+}
 SMALL = 1024  # vectors of the step before the first that counts
 # For each row of the table its backends, and how many bytes a step holds for each vector and code.
 # These are measured, with 2**17 vectors and 512 codes.
@@ -40,7 +58,12 @@ IMPLEMENTATIONS = {
     "one-hot": {"tensorflow": 10, "jax": 4, "torch": 9},
 }
 
+QUANTIZERS = ("ema", "cosine", "residual", "fsq", "lfq", "bsq", "simvq", "ibq")
+# What of them a row has: the package has no BSQ by its paper and no IBQ.
+THEIRS = ("ema", "cosine", "residual", "fsq", "lfq", "simvq")
+
 FLAGS = flags.FLAGS
+flags.DEFINE_list("quantizers", ["ema"], f"Which of {', '.join(QUANTIZERS)}.")
 flags.DEFINE_integer("vectors", 524_288, "Vectors of the batch.", lower_bound=1)
 flags.DEFINE_integer("dim", 64, "Width of a vector.", lower_bound=1)
 flags.DEFINE_list("codes", ["512", "16384"], "Numbers of codes.")
@@ -86,18 +109,39 @@ def one_hot_layer(codebook):
     return OneHotQuantizer()
 
 
-def our_layer(codebook):
-    import keras_vqvae2
+def our_layer(quantizer, codebook):
+    """A layer of the package, built, with the codes of `codebook` where it has any of its own."""
+    from keras_vqvae2 import layers
 
-    quantizer = keras_vqvae2.layers.VectorQuantizerEMA(
-        *codebook.shape,
-        commitment_cost=COMMITMENT_COST,
-        decay=DECAY,
-        data_initialization=False,
-        restart_threshold=0.0,
-    )
-    quantizer.set_codebook(codebook)
-    return quantizer
+    codes, dim = codebook.shape
+    averages = {
+        "commitment_cost": COMMITMENT_COST,
+        "decay": DECAY,
+        "data_initialization": False,
+        "restart_threshold": 0.0,
+    }
+    similarity = "cosine" if quantizer == "cosine" else "euclidean"
+    ema = layers.VectorQuantizerEMA(codes, dim, similarity=similarity, **averages)
+    if quantizer in ("ema", "cosine"):
+        ema.set_codebook(codebook)
+        return ema
+    layer = {
+        "residual": lambda: layers.ResidualVectorQuantizer(ema, DEPTH),
+        "fsq": lambda: layers.FiniteScalarQuantizer(FSQ_LEVELS[codes]),
+        "lfq": lambda: layers.LookupFreeQuantizer(bits_of(codes)),
+        "bsq": lambda: layers.BinarySphericalQuantizer(bits_of(codes)),
+        "simvq": lambda: layers.SimVectorQuantizer(codes, dim, use_bias=False),
+        "ibq": lambda: layers.IndexBackpropagationQuantizer(codes, dim),
+    }[quantizer]()
+    layer.build((None, layer.embedding_dim))
+    if quantizer == "residual":
+        for member in layer.quantizers[0]:
+            member.set_codebook(codebook)
+    return layer
+
+
+def bits_of(codes):
+    return codes.bit_length() - 1
 
 
 def keras_step(layer, vectors):
@@ -124,11 +168,12 @@ def keras_step(layer, vectors):
 
         def pure(state, inputs):
             (quantized, indices), state, losses = layer.stateless_call(
-                [], state, inputs, training=True, return_losses=True
+                trainable, state, inputs, training=True, return_losses=True
             )
             return state, (sum(losses), quantized, indices)
 
         inputs = jax.device_put(vectors)
+        trainable = [variable.value for variable in layer.trainable_variables]
         state = [variable.value for variable in layer.non_trainable_variables]
         compiled = jax.jit(pure, donate_argnums=0).lower(state, inputs).compile()
 
@@ -150,50 +195,77 @@ def keras_step(layer, vectors):
     return step
 
 
-def package_step(vectors, codebook):
+def package_step(quantizer, vectors, codebook):
     """A training step of `vector-quantize-pytorch`."""
     import torch
-    from vector_quantize_pytorch import VectorQuantize
+    import vector_quantize_pytorch as package
 
-    quantizer = VectorQuantize(
-        dim=codebook.shape[1],
-        codebook_size=len(codebook),
-        decay=DECAY,
-        commitment_weight=COMMITMENT_COST,
-        kmeans_init=False,
-        threshold_ema_dead_code=0,
-        rotation_trick=False,
-    ).train()
+    codes, dim = codebook.shape
+    averages = {
+        "decay": DECAY,
+        "commitment_weight": COMMITMENT_COST,
+        "kmeans_init": False,
+        "threshold_ema_dead_code": 0,
+        "rotation_trick": False,
+    }
+    bits = {"dim": bits_of(codes), "codebook_size": codes}
+    module = {
+        "ema": lambda: package.VectorQuantize(dim, codes, **averages),
+        "cosine": lambda: package.VectorQuantize(dim, codes, use_cosine_sim=True, **averages),
+        "residual": lambda: package.ResidualVQ(
+            dim=dim, codebook_size=codes, num_quantizers=DEPTH, **averages
+        ),
+        "fsq": lambda: package.FSQ(FSQ_LEVELS[codes]),
+        "lfq": lambda: package.LFQ(entropy_loss_weight=0.1, diversity_gamma=1.0, **bits),
+        "simvq": lambda: package.SimVQ(dim=dim, codebook_size=codes, rotation_trick=False),
+    }[quantizer]().train()
+    books = [m._codebook for m in module.modules() if isinstance(m, package.VectorQuantize)]
+    for book in books:
+        own = torch.from_numpy(codebook)[None]  # (1, K, D)
+        own = torch.nn.functional.normalize(own, dim=-1) if quantizer == "cosine" else own
+        book.embed.copy_(own)
+        book.embed_avg.copy_(own)
     inputs = torch.from_numpy(vectors)[None]  # (1, N, D)
-    codes = torch.from_numpy(codebook)[None]  # (1, K, D)
-    quantizer._codebook.embed.copy_(codes)
-    quantizer._codebook.embed_avg.copy_(codes)
 
     def step():
         with torch.no_grad():
-            quantized, indices, loss = quantizer(inputs)
-            return loss, quantized, indices
+            quantized, indices, *losses = module(inputs)
+            return sum(loss.sum() for loss in losses), quantized, indices
 
     return step
 
 
+def ours_step(quantizer, vectors, codebook):
+    layer = our_layer(quantizer, codebook)
+    return keras_step(layer, np.ascontiguousarray(vectors[:, : layer.embedding_dim]))
+
+
+def theirs_step(quantizer, vectors, codebook):
+    codes = len(codebook)
+    widths = {"fsq": len(FSQ_LEVELS.get(codes, ())), "lfq": bits_of(codes)}
+    width = widths.get(quantizer, vectors.shape[1])
+    return package_step(quantizer, np.ascontiguousarray(vectors[:, :width]), codebook)
+
+
 STEPS = {
-    "keras_vqvae2": lambda vectors, codebook: keras_step(our_layer(codebook), vectors),
-    "vector-quantize-pytorch": package_step,
-    "one-hot": lambda vectors, codebook: keras_step(one_hot_layer(codebook), vectors),
+    "keras_vqvae2": ours_step,
+    "vector-quantize-pytorch": theirs_step,
+    "one-hot": lambda _, vectors, codebook: keras_step(one_hot_layer(codebook), vectors),
 }
 
 # === Measurement ===
 
 
-def measure_case(implementation, vectors, dim, codes, repeats):
+def measure_case(quantizer, implementation, vectors, dim, codes, repeats):
     """Runs in a process of its own. Returns loss, median seconds and peak bytes of a step."""
     generator = np.random.default_rng(0)
     batch = generator.standard_normal((vectors, dim), dtype="float32")
     codebook = batch[generator.choice(vectors, codes, replace=codes > vectors)]
     make_step = STEPS[implementation]
-    make_step(batch[:SMALL], codebook)()  # libraries start, with little memory that may stay
-    step = make_step(batch, codebook)
+    make_step(
+        quantizer, batch[:SMALL], codebook
+    )()  # libraries start, with little memory that may stay
+    step = make_step(quantizer, batch, codebook)
     del batch
     losses = []
     peak = measure.peak_extra_memory(lambda: losses.append(float(step()[0])))
@@ -201,27 +273,32 @@ def measure_case(implementation, vectors, dim, codes, repeats):
     return {"loss": losses[0], "bytes": peak, "seconds": seconds}
 
 
-def table_rows(codes, limit):
-    """The rows of the table for one number of codes."""
+def table_rows(quantizer, codes, limit):
+    """The rows of the table for one quantizer and one number of codes."""
     results = {}
     for implementation in FLAGS.implementations:
         for backend, bytes_a_score in IMPLEMENTATIONS[implementation].items():
-            if backend not in FLAGS.backends:
+            missing = {"vector-quantize-pytorch": THEIRS, "one-hot": ("ema",)}
+            if backend not in FLAGS.backends or quantizer not in missing.get(
+                implementation, QUANTIZERS
+            ):
                 continue
             case = {
+                "quantizer": quantizer,
                 "implementation": implementation,
                 "vectors": FLAGS.vectors,
                 "dim": FLAGS.dim,
                 "codes": codes,
                 "repeats": FLAGS.repeats,
             }
-            needs = FLAGS.vectors * codes * bytes_a_score
+            matrix = quantizer != "fsq"
+            needs = FLAGS.vectors * codes * bytes_a_score * matrix
             result = measure.run_case(__file__, case, backend, limit, needs)
             results[implementation, backend] = result
     measured = [(name, r["seconds"]) for (name, _), r in results.items() if "seconds" in r]
     ours = [seconds for name, seconds in measured if name == "keras_vqvae2"]
     for (implementation, backend), result in results.items():
-        row = [codes, implementation, backend]
+        row = [quantizer, codes, implementation, backend]
         if "error" in result:
             yield [*row, result["error"], "", "", ""]
             continue
@@ -234,9 +311,26 @@ def main(_):
     if FLAGS.case:
         measure.report(measure_case(**json.loads(FLAGS.case)))
         return
+    unknown = set(FLAGS.quantizers) - set(QUANTIZERS)
+    if unknown:
+        raise app.UsageError(f"Expected some of {QUANTIZERS}. Received: {sorted(unknown)}")
     limit = FLAGS.memory_limit_gib * measure.GIB
-    columns = ["codes", "implementation", "backend", "seconds", "extra MiB", "ratio", "loss"]
-    rows = [row for codes in FLAGS.codes for row in table_rows(int(codes), limit)]
+    columns = [
+        "quantizer",
+        "codes",
+        "implementation",
+        "backend",
+        "seconds",
+        "extra MiB",
+        "ratio",
+        "loss",
+    ]
+    rows = [
+        row
+        for quantizer in FLAGS.quantizers
+        for codes in FLAGS.codes
+        for row in table_rows(quantizer, int(codes), limit)
+    ]
     print(f"{FLAGS.vectors:,} float32 vectors of width {FLAGS.dim}.", end="\n\n")
     print(measure.markdown_table(columns, rows), end="\n\n")
     print(measure.environment())

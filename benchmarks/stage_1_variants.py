@@ -22,12 +22,21 @@ import measure
 from absl import app, flags
 
 import keras_vqvae2
-from keras_vqvae2.layers import VectorQuantizerEMA
+from keras_vqvae2.layers import (
+    BinarySphericalQuantizer,
+    FiniteScalarQuantizer,
+    IndexBackpropagationQuantizer,
+    LookupFreeQuantizer,
+    ResidualVectorQuantizer,
+    SimVectorQuantizer,
+    VectorQuantizer,
+    VectorQuantizerEMA,
+)
 from keras_vqvae2.losses import LPIPSDistance, SquaredError
 
 RECIPE = Path(__file__).parents[1] / "examples" / "recipes" / "vqvae2_clothing_64.py"
-# What a variant changes: arguments of the model, of its quantizers, losses (by their weights; the
-# squared error over the variance is the recipe's) and training.
+# What a variant changes: arguments of the model, of its quantizers, or these themselves, losses (by
+# their weights; the squared error over the variance is the recipe's) and training.
 VARIANTS = {
     "the recipe's basis": {},
     "residual units 32": {"model": {"residual_units": 32}},
@@ -50,8 +59,27 @@ VARIANTS = {
     "quantizer dropout 0.25": {"model": {"quantizer_dropout": 0.25}},
     "LPIPS 0.1": {"losses": {"lpips": 0.1}},
     "LPIPS 0.3": {"losses": {"lpips": 0.3}},
+    "gradients train the codes": {"quantizer": VectorQuantizer(512, 64)},
+    "cosine similarity at width 8": {"quantizer": VectorQuantizerEMA(512, 8, similarity="cosine")},
+    "orthogonal codes": {"quantizer": VectorQuantizer(512, 64, orthogonal_weight=10.0)},
+    "DiVeQ": {"quantizer": VectorQuantizer(512, 64, gradient="diveq")},
+    "FSQ 8x8x8": {"quantizer": FiniteScalarQuantizer([8, 8, 8])},
+    "FSQ 8x8x8 symmetric": {"quantizer": FiniteScalarQuantizer([8, 8, 8], symmetric=True)},
+    "LFQ of 9 bits": {"quantizer": LookupFreeQuantizer(9)},
+    "BSQ of 9 bits": {"quantizer": BinarySphericalQuantizer(9)},
+    "SimVQ": {"quantizer": SimVectorQuantizer(512, 64)},
+    "IBQ": {"quantizer": IndexBackpropagationQuantizer(512, 64)},
+    # More codes a position than the rest: for what they cost, see bits_per_pixel.
+    "SimVQ of 65536 codes": {"quantizer": SimVectorQuantizer(65_536, 64)},
+    "FSQ 8x8x8x5x5x5": {"quantizer": FiniteScalarQuantizer([8, 8, 8, 5, 5, 5])},
+    "two heads": {"quantizer": VectorQuantizerEMA(512, 64, num_heads=2)},
+    "residual of depth 4": {"quantizer": ResidualVectorQuantizer(VectorQuantizerEMA(512, 64), 4)},
+    "residual of depth 4 with one codebook": {
+        "quantizer": ResidualVectorQuantizer(VectorQuantizerEMA(512, 64), 4, shared_codebook=True)
+    },
 }
 COLUMNS = ["psnr", "ssim", "lpips", "psnr_top", "perplexity_top", "perplexity_bottom"]
+COLUMNS += ["usage_top", "usage_bottom", "bits_per_pixel"]
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data", None, "Folder of training images.")
@@ -97,7 +125,8 @@ def run(variant):
     weights = {"squared_error": weight, **changes.get("losses", {})}
     losses = {"squared_error": SquaredError(), "lpips": LPIPSDistance("alexnet")}
     arguments["reconstruction_losses"] = {k: (losses[k], weight) for k, weight in weights.items()}
-    arguments["quantizer"] = VectorQuantizerEMA(512, 64, **changes.get("quantizers", {}))
+    default = VectorQuantizerEMA(512, 64, **changes.get("quantizers", {}))
+    arguments["quantizer"] = changes.get("quantizer", default)
     keras.utils.set_random_seed(0)
     model = keras_vqvae2.VQVAE2(**{**arguments, **changes.get("model", {})}, dtype=FLAGS.dtype)
     model.compile(optimizer=optimizer(**changes.get("training", {})))

@@ -30,6 +30,9 @@ flags.DEFINE_float("dropout", 0.0, "Quantizer dropout of stage 1, dropout of sta
 flags.DEFINE_enum(
     "prior", "pixelsnail", ["pixelsnail", "transformer", "masked_transformer"], "Of stage 2."
 )
+flags.DEFINE_enum(
+    "quantizer", "ema", ["ema", "entropies", "residual"], "Of stage 1: what replicas must sum."
+)
 flags.DEFINE_integer("nan_at", -1, "Example of stage 1 that is not finite.")
 flags.DEFINE_integer("die_at", -1, "Step at which the last process kills itself.")
 flags.DEFINE_string("output", None, "File for what the run ends with.", required=True)
@@ -53,7 +56,12 @@ def build(stage):
     import numpy as np
 
     from keras_vqvae2 import VQVAE2, MaskedTransformerPrior, PixelSnailPrior, TransformerPrior
-    from keras_vqvae2.layers import VectorQuantizerEMA
+    from keras_vqvae2.layers import (
+        IndexBackpropagationQuantizer,
+        LookupFreeQuantizer,
+        ResidualVectorQuantizer,
+        VectorQuantizerEMA,
+    )
 
     rng, count = np.random.default_rng(0), FLAGS.steps * FLAGS.batch_size
     # A large epsilon: Adam turns rounding noise of tiny gradients into whole steps otherwise.
@@ -66,11 +74,23 @@ def build(stage):
         data *= np.linspace(0.1, 1, count, dtype="float32")[:, None, None, None]
         if FLAGS.nan_at >= 0:
             data[FLAGS.nan_at, 3, 3, 0] = np.nan
+        ema = VectorQuantizerEMA(32, 4, decay=0.9, restart_threshold=0.3)
+        quantizer = {
+            "ema": ema,
+            "entropies": {
+                "top": LookupFreeQuantizer(5, temperature=1.0, logarithm="clipped"),
+                "bottom": IndexBackpropagationQuantizer(32, 4, entropy_temperature=1.0),
+            },
+            "residual": {
+                "top": VectorQuantizerEMA(16, 4, num_heads=2, similarity="cosine"),
+                "bottom": ResidualVectorQuantizer(ema, 2, quantizer_dropout=0.5, seed=3),
+            },
+        }[FLAGS.quantizer]
         model = VQVAE2(
             (FLAGS.size, FLAGS.size, 3),
             hidden_units=FLAGS.units,
             residual_units=FLAGS.units // 2,
-            quantizer=VectorQuantizerEMA(32, 4, decay=0.9, restart_threshold=0.3),
+            quantizer=quantizer,
             data_variance=0.1,
             quantizer_dropout=FLAGS.dropout,
             dtype=FLAGS.precision,

@@ -31,7 +31,9 @@ except ImportError:
 FLAGS = flags.FLAGS
 command_line.define("register")
 flags.DEFINE_list(
-    "preset", ["clothing_64", "imagenette_128"], "HierarchicalImageGenerator presets to offer."
+    "preset",
+    ["cartoonset_128", "clothing_64", "imagenette_128"],
+    "HierarchicalImageGenerator presets to offer.",
 )
 flags.DEFINE_string("host", "127.0.0.1", "Address to listen at; 0.0.0.0 is all of the machine's.")
 flags.DEFINE_integer("port", 7860, "Port to listen at.", lower_bound=1, upper_bound=65535)

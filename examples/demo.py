@@ -14,7 +14,8 @@ import keras_vqvae2
 from keras_vqvae2.plots import reconstruction_rows, save_image_rows
 
 FLAGS = flags.FLAGS
-command_line.define("images_per_class", "seed", "register", preset="clothing_64")
+command_line.define("images_per_class", "seed", "register", preset="cartoonset_128")
+flags.DEFINE_string("vqvae", "vqvae2_clothing_64", "VQVAE2 preset that reconstructs photographs.")
 flags.DEFINE_string("reconstructions", "demo_reconstructions.png", "The first picture to write.")
 flags.DEFINE_string("samples", "demo_samples.png", "The second.")
 
@@ -29,7 +30,7 @@ def reconstruct(vqvae):
             psnr.reset_state()
             psnr.update_state(images, versions)
             print(f"{name:>24}: {float(psnr.result()):5.2f} dB PSNR")
-    save_image_rows(rows, FLAGS.reconstructions, FLAGS.preset)
+    save_image_rows(rows, FLAGS.reconstructions, FLAGS.vqvae)
     print(f"Wrote {FLAGS.reconstructions}.")
 
 
@@ -46,16 +47,17 @@ def demonstrate():
     for flag in ("reconstructions", "samples"):
         command_line.folder_to_write(flag, Path(FLAGS[flag].value).parent)
     generator = keras_vqvae2.HierarchicalImageGenerator.from_preset(FLAGS.preset)
+    vqvae = keras_vqvae2.VQVAE2.from_preset(FLAGS.vqvae)
     labels, names = reports.labels_of_rows(generator, FLAGS.images_per_class)
     command_line.announce(
-        f"generator {FLAGS.preset}",
-        command_line.parts(generator),
+        f"generator {FLAGS.preset}, and {FLAGS.vqvae}",
+        [*command_line.parts(generator), vqvae],
         "eight bundled photographs",
         f"reconstruct them, and invent {FLAGS.images_per_class} images of each of {len(names)} "
         "classes",
         f"{FLAGS.reconstructions}, {FLAGS.samples}",
     )
-    reconstruct(generator.vqvae)
+    reconstruct(vqvae)
     sample(generator, labels, names)
 
 

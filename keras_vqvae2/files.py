@@ -9,7 +9,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,38 @@ def replacing(path: FilePath) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: FilePath, what: str, check: Callable[[Path], None]) -> Iterator[Path]:
+    """Yields an empty folder that takes the place of `path` once the block succeeds.
+
+    Args:
+        path: The folder to write.
+        what: What it is, in the message of a system's error.
+        check: Raises `ValueError` where what is in place must stay.
+    """
+    target = Path(os.path.expanduser(path)).resolve()
+    check(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = staging_folder(target)
+    new, old = staging / "new", staging / "old"
+    try:
+        new.mkdir()
+        yield new
+        check(target)
+        if target.exists():
+            os.rename(target, old)
+        os.rename(new, target)
+    except BaseException as error:
+        if old.exists():
+            os.rename(old, target)  # If even this fails, the staging folder keeps both.
+        shutil.rmtree(staging)
+        if isinstance(error, OSError) and error.errno:
+            message = f"Cannot write {what} {target}: {error.strerror}"
+            raise OSError(error.errno, message) from error
+        raise
+    shutil.rmtree(staging)
 
 
 def staging_folder(path: Path) -> Path:

@@ -134,6 +134,22 @@ def check_codes(
     return codes
 
 
+def side_by_side(codes: Tensor) -> Tensor:
+    """Maps of several codes a position as maps of one, in which they stand side by side.
+
+    Args:
+        codes: Shape `(batch, rows, columns)` or `(batch, rows, columns, depth)`.
+
+    Returns:
+        Shape `(batch, rows, columns)` or `(batch, rows, columns * depth)`.
+    """
+    if len(codes.shape) != 4:
+        return codes
+    _, rows, columns, depth = codes.shape
+    reshape = np.reshape if isinstance(codes, np.ndarray) else keras.ops.reshape
+    return reshape(codes, (-1, rows, columns * depth))
+
+
 # === Sources of data ===
 
 

@@ -2,6 +2,7 @@
 
 Everything else in the package is `keras.ops`. Each backend module offers the same names:
 
+- `argmax`: int32 index of the largest along the last axis, the first of equals, in one operation.
 - `attention`: Keras' fused attention of scaled queries `(batch, length, heads, d)`.
 - `guarded_update`: a forward pass, its gradients, and the optimizer's update, in which a batch that
   is not finite changes nothing; the body of every training step.
@@ -12,6 +13,8 @@ Everything else in the package is `keras.ops`. Each backend module offers the sa
 - `metrics_over_processes`: a model's metrics over all processes of the job.
 - `COMPILES_STEPS`: whether `jit_compile=True` can have a training step. Inductor needs minutes for
   that of a small model, and stops at what it cannot trace.
+- `EXPORT_FORMATS`: dict from a format that `keras.Model.export` writes to the packages it takes.
+- `export_options`: its further arguments for a format.
 - `SPLITS_WEIGHTS`: whether `keras.distribution` can split a model's weights over devices.
 - `replica_count`, `replica_index`, `replica_sum`: where this program stands among its replicas.
 - `process_count`, `process_index`: where this process stands among those of its job.
@@ -29,11 +32,18 @@ Everything else in the package is `keras.ops`. Each backend module offers the sa
 - `sum_squared_error`: of two matrices, without a third in memory. Gradients do not pass.
 - `variables_lock`: held while Keras takes variables out of a model, so that a second thread waits.
 - `sync_training_state`: makes a model's variables current while `fit` runs.
+
+And one of all backends, in `backend/plain_operations.py`:
+
+- `plain_operations`: a scope for what is traced to run elsewhere, without loops and bit tricks.
 """
 
 import importlib
 
 import keras
+
+from keras_vqvae2.backend.plain_operations import plain_inside
+from keras_vqvae2.backend.plain_operations import plain_operations as plain_operations
 
 _NAMES = ("tensorflow", "jax", "torch")
 _name = keras.backend.backend()
@@ -45,18 +55,24 @@ if _name not in _NAMES:
 _backend = importlib.import_module(f"keras_vqvae2.backend.{_name}_backend")
 
 COMPILES_STEPS = _backend.COMPILES_STEPS
+EXPORT_FORMATS = _backend.EXPORT_FORMATS
 SPLITS_WEIGHTS = _backend.SPLITS_WEIGHTS
 alone = _backend.alone
 any_process = _backend.any_process
+argmax = _backend.argmax
 attention = _backend.attention
 batch_multiple = _backend.batch_multiple
 build_optimizer = _backend.build_optimizer
 compile_function = _backend.compile_function
 distribute_dataset = _backend.distribute_dataset
+export_options = _backend.export_options
 gradient_with_aux = _backend.gradient_with_aux
 guarded_update = _backend.guarded_update
-map_range = _backend.map_range
-matmul_float32 = _backend.matmul_float32
+map_range = plain_inside(
+    lambda function, count: keras.ops.stack([function(i) for i in range(count)]),
+    _backend.map_range,
+)
+matmul_float32 = plain_inside(keras.ops.matmul, _backend.matmul_float32)
 metrics_over_processes = _backend.metrics_over_processes
 process_count = _backend.process_count
 process_index = _backend.process_index

@@ -16,6 +16,14 @@ from keras_vqvae2.backend.guarded import Update, gradient_norm, keep_scale, pois
 
 COMPILES_STEPS = True
 SPLITS_WEIGHTS = True
+# What `keras.Model.export` writes here, and the packages that it takes.
+EXPORT_FORMATS = {"tf_saved_model": ("tensorflow",), "onnx": ("jax2onnx",)}
+
+
+def export_options(format):
+    return {}
+
+
 _variables_of_step: contextvars.ContextVar[Sequence[keras.Variable]] = contextvars.ContextVar(
     "variables_of_step", default=()
 )
@@ -133,6 +141,10 @@ def compile_function(function, variables):
             return function(*args)
 
     return lambda *args: pure([v.value for v in variables], args)
+
+
+def argmax(x):
+    return jnp.argmax(x, axis=-1).astype("int32")
 
 
 def attention(queries, keys, values, is_causal):

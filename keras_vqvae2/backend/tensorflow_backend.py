@@ -9,6 +9,15 @@ from keras_vqvae2.backend.guarded import Update, gradient_norm, keep_scale, pois
 
 COMPILES_STEPS = True
 SPLITS_WEIGHTS = False
+# What `keras.Model.export` writes here, and the packages that it takes.
+EXPORT_FORMATS = {"tf_saved_model": (), "onnx": ("tf2onnx",), "litert": ()}
+
+
+def export_options(format):
+    if format != "litert":
+        return {}
+    # Keras would let operations in that only a runtime with TensorFlow inside has.
+    return {"target_spec": {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}}
 
 
 def replica_count():
@@ -128,6 +137,11 @@ def variables_lock():
 def compile_function(function, variables):
     # Of a loop of small steps the executor's bookkeeping takes a third of the time; XLA has none.
     return tf.function(function, jit_compile=True)
+
+
+def argmax(x):
+    # Keras' has bits turned so that -0.0 comes behind 0.0, which LiteRT and ONNX do not know.
+    return tf.argmax(x, axis=-1, output_type="int32")
 
 
 def attention(queries, keys, values, is_causal):

@@ -12,6 +12,13 @@ from keras_vqvae2.backend.guarded import Update, gradient_norm, keep_scale, pois
 
 COMPILES_STEPS = False
 SPLITS_WEIGHTS = False
+# What `keras.Model.export` writes here, and the packages that it takes. Not LiteRT: litert-torch
+# 0.10 hands the decoder's codes on as int64 to what takes int32.
+EXPORT_FORMATS = {"onnx": ("onnxscript",)}
+
+
+def export_options(format):
+    return {}
 
 
 def _distributed():
@@ -111,6 +118,10 @@ def variables_lock():
 
 def compile_function(function, variables):
     return torch.inference_mode()(function)
+
+
+def argmax(x):
+    return torch.argmax(x, dim=-1).to(torch.int32)
 
 
 def attention(queries, keys, values, is_causal):

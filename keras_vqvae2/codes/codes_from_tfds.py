@@ -1,4 +1,5 @@
 import hashlib
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -162,7 +163,8 @@ def prior_arguments(directory: FilePath, level: str) -> Config:
         level: Name of the level that is to be modelled.
 
     Returns:
-        Dict of the arguments of a `CodePrior`: `code_shape`, `level`, `condition_factors` (all
+        Dict of the arguments of a `CodePrior`: `code_shape` (several codes of a position stand side
+        by side), `level`, `condition_factors` (all
         coarser levels), `num_embeddings`, `condition_embeddings`, `num_classes`, `image_shape` and
         `codes_fingerprint`.
 
@@ -199,14 +201,19 @@ def prior_arguments(directory: FilePath, level: str) -> Config:
                 "Expected a data set whose labels have names (class_names of encode_dataset). "
                 f"Received: directory={str(directory)!r}"
             )
-    code_shape = tuple(info.features[level].shape)
     coarser = levels[: levels.index(level)]
+    shapes = {name: tuple(info.features[name].shape) for name in (level, *coarser)}
+    depths = {name: math.prod(shape[2:]) for name, shape in shapes.items()}
+    if len(set(depths.values())) > 1:
+        raise ValueError(
+            "Expected as many codes a position of a level as of the coarser ones that its prior is "
+            f"given. Received: {depths}"
+        )
+    rows, columns = shapes[level][:2]
     return {
-        "code_shape": code_shape,
+        "code_shape": (rows, columns * depths[level]),
         "level": level,
-        "condition_factors": {
-            name: code_shape[0] // info.features[name].shape[0] for name in coarser
-        },
+        "condition_factors": {name: rows // shapes[name][0] for name in coarser},
         "num_embeddings": counts[level],
         "condition_embeddings": {name: counts[name] for name in coarser},
         "num_classes": num_classes,

@@ -254,7 +254,8 @@ def _finished_splits(directory, fingerprint):
 def _features(tfds, vqvae, image_size, has_labels, class_names):
     features = {
         level: tfds.features.Tensor(
-            shape=shape, dtype=smallest_integer(vqvae.num_embeddings[level])
+            shape=(*shape, *vqvae.code_axes[level]),
+            dtype=smallest_integer(vqvae.num_embeddings[level]),
         )
         for level, shape in vqvae.code_shapes(image_size).items()
     }

@@ -7,7 +7,7 @@ import numpy as np
 from keras_vqvae2.hints import Dataset, Tensor
 from keras_vqvae2.image_batches import to_numpy
 from keras_vqvae2.models.image_generator import HierarchicalImageGenerator
-from keras_vqvae2.validation import check_codes, check_positive
+from keras_vqvae2.validation import check_codes, check_positive, side_by_side
 
 
 def evaluate_likelihood(
@@ -148,7 +148,7 @@ def position_nats(train_codes: Tensor, codes: Tensor, num_embeddings: int) -> fl
 
 def _position_table(codes, num_embeddings):
     """Nats of every code at every position, shape `(rows, columns, num_embeddings)`."""
-    codes = check_codes(codes, num_embeddings)
+    codes = check_codes(side_by_side(to_numpy(codes)), num_embeddings)
     counts = np.ones((*codes.shape[1:], num_embeddings))
     rows, columns = np.indices(codes.shape[1:])
     for one in codes:
@@ -158,7 +158,7 @@ def _position_table(codes, num_embeddings):
 
 def _table_nats(table, codes):
     """Sum over all codes of their nats."""
-    codes = check_codes(codes, table.shape[-1], table.shape[:2])
+    codes = check_codes(side_by_side(to_numpy(codes)), table.shape[-1], table.shape[:2])
     rows, columns = np.indices(codes.shape[1:])
     return float(table[rows, columns, codes].sum())
 

@@ -2,6 +2,8 @@
 
 from keras import ops
 
+from keras_vqvae2.layers.unit_sphere import unit
+
 
 @ops.custom_gradient
 def straight_through(vectors, quantized):
@@ -54,6 +56,27 @@ def rotation_trick(vectors, quantized):
         return back, ops.zeros_like(back)
 
     return quantized, gradient
+
+
+def diveq(vectors, quantized, noise):
+    """Returns vectors moved by their error's length, nearly towards their codes.
+
+    `z + |q - z| sg(n(q - z + e))`, with `n(x) = x / |x|`: where the noise is small this is close to
+    `q`, and gradients reach both `z` and `q` through the distance.
+
+    Args:
+        vectors: Encoder outputs `z`, shape `(N, D)`.
+        quantized: Their codes `q`, shape `(N, D)`; receives a gradient.
+        noise: `e`, shape `(N, D)`.
+
+    Reference:
+        - Vali et al. 2025, "DiVeQ: Differentiable Vector Quantization Using the Reparameterization
+          Trick", arXiv 2509.26469.
+    """
+    difference = quantized - vectors
+    squares = ops.sum(ops.square(difference), axis=-1, keepdims=True)  # (N, 1)
+    length = ops.sqrt(ops.maximum(squares, 1e-24))
+    return vectors + length * ops.stop_gradient(unit(difference + noise))
 
 
 ESTIMATORS = {"straight_through": straight_through, "rotation": rotation_trick}

@@ -49,7 +49,9 @@ class Quantizer(keras.layers.Layer):
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Attributes:
-        code_axes: Shape of the codes of one vector: `()` for one integer.
+        code_axes: Shape of the codes of one vector: `()` for one integer, `(depth,)` for several,
+            each in `[0, K)`. All that is said of codes of shape `(...)` is then said of
+            `(..., depth)`.
         codebook: float32 of shape `(K, D)`, the vectors of all codes.
 
     Call arguments:
@@ -129,7 +131,13 @@ class Quantizer(keras.layers.Layer):
         if reverse:
             return ops.cast(self.lookup(inputs), self.compute_dtype)
         learning = bool(training) and self.trainable
-        quantized, codes, loss = self.quantize_vectors(ops.cast(inputs, "float32"), learning, mask)
+        if 0 in inputs.shape[:-1]:  # nothing to learn from, and no mean
+            codes = ops.zeros((*inputs.shape[:-1], *self.code_axes), "int32")
+            quantized, loss = inputs, ops.zeros((), "float32")
+        else:
+            quantized, codes, loss = self.quantize_vectors(
+                ops.cast(inputs, "float32"), learning, mask
+            )
         quantized = ops.cast(quantized, self.compute_dtype)
         if return_loss:
             return quantized, codes, loss
@@ -145,7 +153,8 @@ class Quantizer(keras.layers.Layer):
         return_loss: bool = False,
     ) -> TensorTree:
         if reverse:
-            return keras.KerasTensor((*inputs.shape, self.embedding_dim), self.compute_dtype)
+            places = inputs.shape[: len(inputs.shape) - len(self.code_axes)]
+            return keras.KerasTensor((*places, self.embedding_dim), self.compute_dtype)
         outputs = (
             keras.KerasTensor(inputs.shape, self.compute_dtype),
             keras.KerasTensor((*inputs.shape[:-1], *self.code_axes), "int32"),

@@ -6,11 +6,13 @@ from keras import ops
 
 from keras_vqvae2 import backend
 from keras_vqvae2.hints import Config, Shape, Tensor
-from keras_vqvae2.layers.gradient_estimators import ESTIMATORS
+from keras_vqvae2.layers.gradient_estimators import ESTIMATORS, diveq, straight_through
 from keras_vqvae2.layers.nearest_code import nearest_code
 from keras_vqvae2.layers.quantizer import Quantizer
-from keras_vqvae2.validation import check_share
+from keras_vqvae2.layers.unit_sphere import unit
+from keras_vqvae2.validation import check_integer, check_share
 
+SIMILARITIES = ("euclidean", "cosine")
 GOLDEN_RATIO = (np.sqrt(5.0) - 1.0) / 2.0
 
 
@@ -42,6 +44,16 @@ class VectorQuantizer(Quantizer):
 
     With `training=False` or `trainable=False` no state changes.
 
+    **Cosine similarity.** With `similarity="cosine"` vectors and codes are put on the unit sphere
+    first, so that the nearest code is the one at the smallest angle; few dimensions, 8 to 32, suit
+    it.
+
+    **Heads.** With `num_heads=H` a vector is cut into `H` parts of `D / H` numbers, each with a
+    codebook of its own, and has a code for each: codes are of shape `(..., H)`.
+
+    **Orthogonal codes.** `orthogonal_weight` times `sum_ij (n(e_i) . n(e_j))^2 / K^2 - 1 / K` is
+    added to the loss, with `n(e) = e / |e|`: codes are to point in different directions.
+
     The codebook is the sum of `anchors`, placed by the two rules above, and `offsets`, which the
     optimizer trains: state that layers move and weights that optimizers move stay apart.
 
@@ -54,7 +66,14 @@ class VectorQuantizer(Quantizer):
         data_initialization: Boolean, whether the first training batch places the codes.
         restart_threshold: Float in `[0, 1)`, the share of the mean count below which a code is
             moved. Defaults to 0.1.
-        gradient: `"straight_through"` (the paper's) or `"rotation"` (arXiv 2410.06424).
+        gradient: `"straight_through"` (the paper's), `"rotation"` (arXiv 2410.06424), or `"diveq"`
+            (arXiv 2509.26469): while training the output is `z + |q - z| sg(n(q - z + e))` with
+            normal noise `e`, through which codes learn too, in place of both terms of the loss.
+        noise_variance: Non-negative float, of DiVeQ's noise. Defaults to 0.005 (its paper).
+        seed: None or an integer, of that noise.
+        similarity: `"euclidean"` (the paper's) or `"cosine"` (arXiv 2110.04627).
+        num_heads: Positive integer that divides `embedding_dim`.
+        orthogonal_weight: Non-negative float. Defaults to 0.0; vector-quantize-pytorch suggests 10.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments and what comes back: those of `Quantizer`. Vectors that are masked or not finite
@@ -91,6 +110,11 @@ class VectorQuantizer(Quantizer):
         data_initialization: bool = True,
         restart_threshold: float = 0.1,
         gradient: str = "straight_through",
+        similarity: str = "euclidean",
+        num_heads: int = 1,
+        orthogonal_weight: float = 0.0,
+        noise_variance: float = 0.005,
+        seed: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(num_embeddings, embedding_dim, **kwargs)
@@ -100,28 +124,49 @@ class VectorQuantizer(Quantizer):
             )
         check_share("decay", decay)
         check_share("restart_threshold", restart_threshold)
-        if gradient not in ESTIMATORS:
+        gradients = sorted([*ESTIMATORS, "diveq"])
+        if gradient not in gradients:
+            raise ValueError(f"Expected one of {gradients}. Received: gradient={gradient!r}")
+        if not noise_variance >= 0:
+            raise ValueError(f"Expected a non-negative number. Received: {noise_variance=}")
+        if similarity not in SIMILARITIES:
+            raise ValueError(f"Expected one of {SIMILARITIES}. Received: {similarity=}")
+        check_integer("num_heads", num_heads, 1)
+        if embedding_dim % num_heads:
             raise ValueError(
-                f"Expected one of {sorted(ESTIMATORS)}. Received: gradient={gradient!r}"
+                f"Expected a divisor of embedding_dim={embedding_dim}. Received: {num_heads=}"
             )
+        if not orthogonal_weight >= 0:
+            raise ValueError(f"Expected a non-negative weight. Received: {orthogonal_weight=}")
         self.commitment_cost = commitment_cost
         self.decay = decay
         self.data_initialization = data_initialization
         self.restart_threshold = restart_threshold
         self.gradient = gradient
-        sequence = np.arange(1, self.num_embeddings + 1) * GOLDEN_RATIO
-        self._sequence = (sequence % 1.0).astype("float32")  # (K,), evenly spread over [0, 1)
+        self.similarity = similarity
+        self.num_heads = int(num_heads)
+        self.orthogonal_weight = orthogonal_weight
+        self.noise_variance = noise_variance
+        self.seed = seed
+        if gradient == "diveq":
+            self.seed_generator = keras.random.SeedGenerator(seed)
+        self.code_axes = () if num_heads == 1 else (self.num_heads,)
+        # The codes of all heads are rows of one codebook, a head's after those of the one before.
+        self._codes = self.num_heads * self.num_embeddings
+        self._width = self.embedding_dim // self.num_heads
+        sequence = np.arange(1, self._codes + 1) * GOLDEN_RATIO
+        self._sequence = (sequence % 1.0).astype("float32")  # (H*K,), evenly spread over [0, 1)
 
     # === State ===
 
     def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
-        self.ema_counts = self._add_state("ema_counts", (self.num_embeddings,), "ones")
+        self.ema_counts = self._add_state("ema_counts", (self._codes,), "ones")
         self.updates = self._add_state("updates", (), "zeros", "int32", "only_first_replica")
         self.initialized = self._add_state(
             "initialized", (), "zeros", "int32", "only_first_replica"
         )
-        self._build_codes((self.num_embeddings, self.embedding_dim))
+        self._build_codes((self._codes, self._width))
 
     def _add_state(self, name, shape, initializer, dtype="float32", aggregation="mean"):
         return self.add_weight(
@@ -142,36 +187,54 @@ class VectorQuantizer(Quantizer):
 
     @property
     def codebook(self) -> Tensor:
-        """The codes, float32 of shape `(num_embeddings, embedding_dim)`."""
+        """The codes, float32 of shape `(num_embeddings, embedding_dim)`.
+
+        With heads of shape `(num_heads, num_embeddings, embedding_dim / num_heads)`.
+        """
+        rows = self._rows
+        if self.num_heads == 1:
+            return rows
+        return ops.reshape(rows, (self.num_heads, self.num_embeddings, self._width))
+
+    @property
+    def _rows(self):
+        """The codes of all heads, float32 of shape `(H*K, D/H)`."""
+        rows = self._free_rows
+        return unit(rows) if self.similarity == "cosine" else rows
+
+    @property
+    def _free_rows(self):
         return ops.add(self.anchors, self.offsets)
 
     @property
     def mean_code(self) -> Tensor:
         """The codes' mean, weighted by how often each is chosen. Shape `(embedding_dim,)`."""
-        weights = ops.expand_dims(self.ema_counts / ops.sum(self.ema_counts), -1)  # (K, 1)
-        return ops.sum(weights * self.codebook, axis=0)
+        shape = (self.num_heads, self.num_embeddings)
+        counts = ops.reshape(self.ema_counts.value, shape)  # (H, K)
+        weights = counts / ops.sum(counts, axis=-1, keepdims=True)
+        codes = ops.reshape(self._rows, (*shape, self._width))  # (H, K, D/H)
+        return ops.reshape(ops.sum(weights[..., None] * codes, axis=1), (self.embedding_dim,))
 
     def set_codebook(self, codebook: Tensor) -> None:
         """Puts given codes in place, as if they had just been placed from data.
 
         Args:
-            codebook: Array of shape `(num_embeddings, embedding_dim)`.
+            codebook: Array of the shape of `codebook`.
 
         Raises:
             ValueError: If the shape differs.
         """
-        expected = (self.num_embeddings, self.embedding_dim)
+        expected: tuple[int, ...] = (self.num_embeddings, self._width)
+        if self.num_heads > 1:
+            expected = (self.num_heads, *expected)
         if tuple(codebook.shape) != expected:
             raise ValueError(
                 f"Expected a codebook of shape {expected}. Received: shape={tuple(codebook.shape)}"
             )
         if not self.built:
             self.build((None, self.embedding_dim))
-        self._place_codes(
-            ops.ones((self.num_embeddings,), dtype="bool"),
-            ops.convert_to_tensor(codebook, dtype="float32"),
-            count=1.0,
-        )
+        rows = ops.reshape(ops.convert_to_tensor(codebook, "float32"), (self._codes, self._width))
+        self._place_codes(ops.ones((self._codes,), dtype="bool"), rows, count=1.0)
         self.initialized.assign(1)
 
     # === Call ===
@@ -179,45 +242,116 @@ class VectorQuantizer(Quantizer):
     def quantize_vectors(
         self, vectors: Tensor, training: bool = False, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        shape = ops.shape(vectors)
-        if 0 in vectors.shape[:-1]:
-            return vectors, ops.zeros(shape[:-1], "int32"), ops.zeros(())
-        z = ops.reshape(vectors, (-1, self.embedding_dim))  # (N, D)
+        z, real = self.to_rows(vectors, mask)  # (N*H, D/H), (N*H,)
+        fixed = ops.stop_gradient(z)
+        candidates = self.start(fixed, real) if training else None
+        rows, quantized = self.choose(fixed)
+        loss = self.loss_of(z, quantized, real)
+        if training:
+            self.learn(fixed, rows, real, candidates)
+        quantized = ops.reshape(self.estimate(z, quantized, training), ops.shape(vectors))
+        return quantized, self.to_codes(rows, ops.shape(vectors)[:-1]), loss
+
+    def to_rows(self, vectors: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Vectors `(..., D)` as those of all heads `(N*H, D/H)`, and which of them are real."""
+        z = ops.reshape(vectors, (-1, self._width))
         real = None if mask is None else ops.reshape(mask, (-1,))  # (N,)
-        vectors = ops.stop_gradient(z)
-        if training:
-            candidates = self._candidates(vectors, real)
-            if self.data_initialization:
-                fresh = ops.broadcast_to(self.initialized.value == 0, (self.num_embeddings,))
-                self._place_candidates(fresh, candidates, count=1.0)
-            self.initialized.assign(1)
+        if real is not None and self.num_heads > 1:
+            real = ops.repeat(real, self.num_heads)
+        return (unit(z) if self.similarity == "cosine" else z), real
 
-        codebook = self.codebook
-        indices = nearest_code(vectors, codebook)  # (N,)
-        quantized = ops.take(codebook, indices, axis=0)  # (N, D)
-        loss = self._loss_of_real(z, quantized, real)
-        if training:
-            self._learn(vectors, indices, real)
-            if self.restart_threshold:
-                threshold = self.restart_threshold * ops.mean(self.ema_counts)
-                dead = self.ema_counts.value < threshold  # (K,)
-                self._place_candidates(dead, candidates, count=2.0 * threshold)
-            self.updates.assign(self.updates + 1)
-
-        quantized = ESTIMATORS[self.gradient](z, ops.stop_gradient(quantized))
-        return ops.reshape(quantized, shape), ops.reshape(indices, shape[:-1]), loss
+    def to_codes(self, rows: Tensor, places: Shape) -> Tensor:
+        """Rows of the codebook of all heads, `(N*H,)`, as codes `(*places, *code_axes)`."""
+        codes = rows if self.num_heads == 1 else ops.mod(rows, self.num_embeddings)
+        return ops.reshape(codes, (*places, *self.code_axes))
 
     def lookup(self, codes: Tensor) -> Tensor:
-        known = ops.expand_dims(codes >= 0, -1)  # (..., 1)
-        vectors = ops.take(self.codebook, ops.maximum(codes, 0), axis=0)  # (..., D)
-        return ops.where(known, vectors, self.mean_code)
+        known = codes >= 0
+        rows = ops.maximum(codes, 0)
+        mean = self.mean_code
+        if self.num_heads > 1:
+            heads = np.arange(self.num_heads, dtype="int32")
+            rows = ops.add(rows, heads * self.num_embeddings)
+            mean = ops.reshape(mean, (self.num_heads, self._width))
+        vectors = ops.take(self._rows, rows, axis=0)  # (..., D) or (..., H, D/H)
+        vectors = ops.where(ops.expand_dims(known, -1), vectors, mean)
+        if self.num_heads == 1:
+            return vectors
+        return ops.reshape(vectors, (*ops.shape(codes)[:-1], self.embedding_dim))
 
-    def _loss_of_real(self, z, quantized, real):
-        if real is None:
-            return self._loss(z, quantized)
-        z, quantized = (ops.where(real[:, None], x, 0.0) for x in (z, quantized))
-        share = ops.mean(ops.cast(real, "float32"))
-        return self._loss(z, quantized) / ops.maximum(share, 1e-12)
+    # === Steps of a call: of rows, shape (N*H, D/H), of which `real` is None or `(N*H,)` ===
+
+    def start(self, vectors: Tensor, real: Tensor | None) -> Tensor:
+        """Places the codes, if these are the first vectors. Returns where codes may move to."""
+        candidates = self.candidates(vectors, real)
+        if self.data_initialization:
+            fresh = ops.broadcast_to(self.initialized.value == 0, (self._codes,))
+            self._place_candidates(fresh, candidates, count=1.0)
+        self.initialized.assign(1)
+        return candidates
+
+    def choose(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """The nearest codes: rows of the codebook of all heads, and what stands there."""
+        codebook, heads = self._rows, self.num_heads
+        similarity = "dot" if self.similarity == "cosine" else "euclidean"
+        if heads == 1:
+            rows = nearest_code(vectors, codebook, similarity=similarity)
+        else:
+            by_head = ops.reshape(vectors, (-1, heads, self._width))  # (N, H, D/H)
+            rows = ops.stack(
+                [
+                    i * self.num_embeddings
+                    + nearest_code(by_head[:, i], self.codebook[i], similarity=similarity)
+                    for i in range(heads)
+                ],
+                axis=1,
+            )  # (N, H)
+            rows = ops.reshape(rows, (-1,))
+        return rows, ops.take(codebook, rows, axis=0)
+
+    def learn(self, vectors: Tensor, rows: Tensor, real: Tensor | None, candidates: Tensor) -> None:
+        """Moves the statistics by the rows that vectors chose, and dead codes to candidates."""
+        self._learn(vectors, rows, real)
+        if self.restart_threshold:
+            threshold = self.restart_threshold * ops.mean(self.ema_counts)
+            dead = self.ema_counts.value < threshold  # (H*K,)
+            self._place_candidates(dead, candidates, count=2.0 * threshold)
+        self.updates.assign(self.updates + 1)
+
+    def loss_of(self, z: Tensor, quantized: Tensor, real: Tensor | None) -> Tensor:
+        """The loss of vectors and their codes, float32 of shape `()`."""
+        if self.gradient == "diveq":
+            loss = ops.zeros(())
+        elif real is None:
+            loss = self._loss(z, quantized)
+        else:
+            z, quantized = (ops.where(real[:, None], x, 0.0) for x in (z, quantized))
+            # Of all replicas, whose losses are averaged.
+            share = backend.replica_sum(ops.mean(ops.cast(real, "float32")))
+            share = share / backend.replica_count()
+            loss = self._loss(z, quantized) / ops.maximum(share, 1e-12)
+        if self.orthogonal_weight:
+            loss = loss + self.orthogonal_weight * self._orthogonality()
+        return loss
+
+    def estimate(self, z: Tensor, quantized: Tensor, training: bool) -> Tensor:
+        """What stands for the codes, so that gradients pass: of the shape of `z`."""
+        if self.gradient != "diveq":
+            return ESTIMATORS[self.gradient](z, ops.stop_gradient(quantized))
+        if not training:
+            return straight_through(z, ops.stop_gradient(quantized))
+        # Drawn for the whole batch, of which a replica takes its part.
+        shape = (backend.replica_count(), *ops.shape(z))
+        noise = keras.random.normal(shape, dtype="float32", seed=self.seed_generator)
+        noise = ops.take(noise, backend.replica_index(), axis=0)
+        return diveq(z, quantized, float(np.sqrt(self.noise_variance)) * noise)
+
+    def _orthogonality(self):
+        codes = ops.reshape(unit(self._free_rows), (self.num_heads, -1, self._width))  # (H, K, d)
+        # sum_ij (e_i . e_j)^2 is the squared norm of a small matrix: no K x K is needed.
+        products = ops.matmul(ops.transpose(codes, (0, 2, 1)), codes)  # (H, d, d)
+        mean = ops.sum(ops.square(products)) / self.num_heads
+        return mean / self.num_embeddings**2 - 1.0 / self.num_embeddings
 
     def _loss(self, z, quantized):
         commitment = mean_squared_error(z, ops.stop_gradient(quantized))
@@ -232,15 +366,15 @@ class VectorQuantizer(Quantizer):
         if real is not None:
             counted = ops.logical_and(counted, real)
         # What does not count goes to one more code, which is cut off.
-        indices = ops.where(counted, indices, self.num_embeddings)
+        indices = ops.where(counted, indices, self._codes)
         counts = self._sum_by_code(ops.ones_like(vectors[:, 0]), indices)  # (K,)
         keep = self._keep(counts)
         self._learn_codes(vectors, indices, keep)
         self.ema_counts.assign(self._decayed(self.ema_counts, counts, keep))
 
     def _sum_by_code(self, rows, indices):
-        sums = backend.segment_sum(rows, indices, self.num_embeddings + 1)
-        return backend.replica_sum(sums[: self.num_embeddings])
+        sums = backend.segment_sum(rows, indices, self._codes + 1)
+        return backend.replica_sum(sums[: self._codes])
 
     def _learn_codes(self, vectors, indices, keep):
         """The loss trains the codes; `VectorQuantizerEMA` averages here instead."""
@@ -257,8 +391,8 @@ class VectorQuantizer(Quantizer):
     def _decayed(self, average, value, keep):
         return keep * average + (1.0 - self.decay) * value
 
-    def _candidates(self, vectors, real):
-        """A vector of the batch for each code, the same on every replica. Shape `(K, D)`.
+    def candidates(self, vectors: Tensor, real: Tensor | None) -> Tensor:
+        """A vector of the batch for each code, the same on every replica. Shape `(H*K, D/H)`.
 
         Position `p` in `[0, 1)` of the global batch lies with replica `floor(p * replicas)`. Where
         that has no vector that is not masked, the row is NaN.
@@ -267,15 +401,21 @@ class VectorQuantizer(Quantizer):
         replicas = backend.replica_count()
         position = ops.mod(ops.add(shift, self._sequence), 1.0) * replicas  # (K,)
         owner = ops.floor(position)
-        count = ops.shape(vectors)[0]
+        heads = self.num_heads
+        by_head = ops.reshape(vectors, (-1, heads, self._width))  # (N, H, D/H)
+        count = ops.shape(by_head)[0]
         if real is not None:
+            real = real[::heads]  # (N,), the same for all heads
             count = ops.sum(ops.cast(real, "int32"))
         row = ops.cast((position - owner) * ops.cast(count, "float32"), "int32")
         row = ops.minimum(row, count - 1)
         if real is not None:
             order = ops.argsort(ops.where(real, 0, 1))  # what is real first
             row = ops.take(order, ops.maximum(row, 0), axis=0)
-        rows = ops.take(vectors, row, axis=0)  # (K, D)
+        if heads > 1:
+            head = np.repeat(np.arange(heads, dtype="int32"), self.num_embeddings)  # (H*K,)
+            row = ops.add(row * heads, head)
+        rows = ops.take(vectors, row, axis=0)  # (H*K, D/H)
         if real is not None:
             rows = ops.where(count > 0, rows, float("nan"))
         if replicas == 1:
@@ -302,6 +442,11 @@ class VectorQuantizer(Quantizer):
             "data_initialization": self.data_initialization,
             "restart_threshold": self.restart_threshold,
             "gradient": self.gradient,
+            "similarity": self.similarity,
+            "num_heads": self.num_heads,
+            "orthogonal_weight": self.orthogonal_weight,
+            "noise_variance": self.noise_variance,
+            "seed": self.seed,
         }
 
 

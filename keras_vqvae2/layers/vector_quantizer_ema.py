@@ -3,7 +3,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_vqvae2.hints import Config, Tensor
+from keras_vqvae2.hints import Config
 from keras_vqvae2.layers.vector_quantizer import VectorQuantizer, mean_squared_error
 
 
@@ -23,8 +23,9 @@ class VectorQuantizerEMA(VectorQuantizer):
     `n_k` and the sums run over the global batch, so any number of replicas ends with the codebook
     of one. A code starts as `N_k = 1, m_k = e_k`.
 
-    Nearest codes, start from data, restart of dead codes, gradient and call arguments are those of
-    `VectorQuantizer`.
+    Nearest codes, start from data, restart of dead codes, gradient, similarity, heads and call
+    arguments are those of `VectorQuantizer`. With `similarity="cosine"` the averages are those of
+    vectors on the unit sphere, onto which `m_k / N_k` is put back.
 
     Args:
         num_embeddings: Positive integer, the number of codes `K`.
@@ -69,6 +70,16 @@ class VectorQuantizerEMA(VectorQuantizer):
         **kwargs: Any,
     ) -> None:
         super().__init__(num_embeddings, embedding_dim, commitment_cost, decay, **kwargs)
+        if self.gradient == "diveq":
+            raise ValueError(
+                "Expected a gradient that does not train codes, which here are averages; "
+                "VectorQuantizer takes 'diveq'. Received: gradient='diveq'"
+            )
+        if self.orthogonal_weight:
+            raise ValueError(
+                "Expected orthogonal_weight=0 of codes that are averages, which no loss trains; "
+                f"VectorQuantizer takes one. Received: orthogonal_weight={self.orthogonal_weight}"
+            )
         if epsilon < 0:
             raise ValueError(f"Expected a non-negative number. Received: epsilon={epsilon}")
         if zero_debias and not epsilon:
@@ -83,7 +94,7 @@ class VectorQuantizerEMA(VectorQuantizer):
         self.ema_sums = self._add_state("ema_sums", shape, "uniform")
 
     @property
-    def codebook(self) -> Tensor:
+    def _free_rows(self):
         counts, sums = self.ema_counts.value, self.ema_sums.value
         if self.zero_debias:
             updates = ops.cast(self.updates, "float32")
@@ -93,8 +104,8 @@ class VectorQuantizerEMA(VectorQuantizer):
         if self.epsilon:
             total = ops.sum(counts)
             smoothed = counts + self.epsilon
-            counts = smoothed / (total + self.num_embeddings * self.epsilon) * total
-        return sums / counts[:, None]  # (K, D)
+            counts = smoothed / (total + self._codes * self.epsilon) * total
+        return sums / counts[:, None]  # (H*K, D/H)
 
     def _loss(self, z, quantized):
         return self.commitment_cost * mean_squared_error(z, ops.stop_gradient(quantized))

@@ -24,11 +24,12 @@ class CodeHistogram(keras.metrics.Metric):
         """Adds a batch of codes.
 
         Args:
-            indices: Integers in `[0, num_embeddings)`, of any shape.
+            indices: Integers below `num_embeddings`, of any shape; negative ones do not count.
             sample_weight: Scalar that multiplies the batch's counts; 0 leaves the batch out.
         """
         indices = ops.reshape(ops.cast(indices, "int32"), (-1,))
-        weights = ops.ones_like(indices, dtype="float32") * sample_weight
+        weights = ops.cast(indices >= 0, "float32") * sample_weight
+        indices = ops.maximum(indices, 0)
         self.counts.assign_add(backend.segment_sum(weights, indices, self.num_embeddings))
 
     def get_config(self) -> Config:

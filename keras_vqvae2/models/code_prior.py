@@ -9,15 +9,23 @@ from keras import ops
 
 from keras_vqvae2 import backend
 from keras_vqvae2.decoding.draw_batches import draw_batches
+from keras_vqvae2.decoding.position_decoder import PositionDecoder
 from keras_vqvae2.decoding.row_decoder import RowDecoder
 from keras_vqvae2.decoding.sampling import Sampling, sample_uniforms
 from keras_vqvae2.decoding.steps import Steps
 from keras_vqvae2.hints import Config, DTypePolicy, Tensor, TensorTree
+from keras_vqvae2.image_batches import to_numpy
 from keras_vqvae2.layers.categorical import cross_entropy
 from keras_vqvae2.layers.condition_dropout import ConditionDropout
 from keras_vqvae2.models.guarded_model import MeanOfSome, zero_unless
 from keras_vqvae2.models.preset_model import PresetModel
-from keras_vqvae2.validation import check_codes, check_integer, check_positive, first_batch
+from keras_vqvae2.validation import (
+    check_codes,
+    check_integer,
+    check_positive,
+    first_batch,
+    side_by_side,
+)
 
 
 class CodePrior(PresetModel):
@@ -69,7 +77,10 @@ class CodePrior(PresetModel):
     ```
 
     Data are dicts, as `encode_dataset` and `VQVAE2.encode` make them: codes by level, and integers
-    `"label"` if the prior has classes. A prior takes what it needs and leaves the rest.
+    `"label"` if the prior has classes. A prior takes what it needs and leaves the rest. Where a
+    position has several codes, `(N, rows, columns, depth)`, a prior models maps of
+    `code_shape=(rows, columns * depth)`, in which they stand side by side: in raster order it knows
+    a position's first codes when it draws the next. `codes.prior_arguments` gives such shapes.
 
     The loss is the cross-entropy in nats a code. `fit` and `evaluate` report it as `loss`, and as
     `bits_per_code` and, with `image_shape`, as `bits_per_dim`: this level's bits over the image's
@@ -251,7 +262,7 @@ class CodePrior(PresetModel):
 
     def _own(self, batch):
         """Of a dict of levels and labels, what this prior takes."""
-        return {name: batch[name] for name in self.input_levels}
+        return {name: side_by_side(batch[name]) for name in self.input_levels}
 
     def call(
         self, inputs: Mapping[str, Tensor], training: bool | None = None, mask: Tensor | None = None
@@ -259,6 +270,7 @@ class CodePrior(PresetModel):
         return super().call(self._own(inputs), training=training, mask=mask)
 
     def step_outputs(self, x: Mapping[str, Tensor], training: bool) -> TensorTree:
+        x = self._own(x)
         return {"logits": self(x, training=training), "codes": x[self.level]}
 
     def compute_loss(
@@ -328,7 +340,7 @@ class CodePrior(PresetModel):
             limits["label"] = self.num_classes + bool(self.label_dropout)
         arrays = {
             name: check_codes(
-                batch[name],
+                side_by_side(to_numpy(batch[name])),
                 limits[name],
                 tuple(self.input[name].shape[1:]),
                 repr(name),
@@ -549,12 +561,16 @@ class AutoregressivePrior(CodePrior):
     def quantize(self, *args: Any, **kwargs: Any) -> None:
         super().quantize(*args, **kwargs)
         # Programs that were compiled before hold the variables of before.
-        for name in ("_row_decoder", "_compiled_features"):
+        for name in ("_row_decoder", "_position_decoder", "_compiled_features"):
             self.__dict__.pop(name, None)
 
     @functools.cached_property
     def _row_decoder(self):
         return RowDecoder(self._steps(), self.variables)
+
+    @functools.cached_property
+    def _position_decoder(self):
+        return PositionDecoder(self._steps(), self.variables)
 
     @functools.cached_property
     def _compiled_features(self):

@@ -325,10 +325,10 @@ class HierarchicalImageGenerator:
         images = to_unit_floats(np.where(mask, np.zeros((), images.dtype), images))
         kept = images.sum((1, 2), keepdims=True) / np.maximum(1, weights.sum((1, 2), keepdims=True))
         codes = self.vqvae.encode(np.where(mask, kept, images).astype("float32"))
-        given = {
-            level: np.where(touched(mask[..., 0], value.shape[1:]), -1, value)
-            for level, value in codes.items()
-        }
+        given = {}
+        for level, value in codes.items():
+            new = touched(mask[..., 0], value.shape[1:3])
+            given[level] = np.where(new if value.ndim == 3 else new[..., None], -1, value)
         invented = self._draw(given, labels, settings, seed, numbers, batch_size, verbose)
         return np.where(mask, np.concatenate([*invented]), images)
 
@@ -468,7 +468,7 @@ def check_fit(vqvae, priors, label_names):
     problems = []
     if set(priors) != set(vqvae.levels):
         problems.append(f"priors for the levels {vqvae.levels}, got {tuple(priors)}")
-    shapes = vqvae.code_shapes()
+    shapes = vqvae.token_shapes()
     known: dict[str, bool] = {}  # fingerprints, and whether they are the model's
     for level, prior in priors.items():
         if level not in shapes:

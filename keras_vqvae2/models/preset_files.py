@@ -29,7 +29,7 @@ import keras
 import ml_dtypes
 import numpy as np
 
-from keras_vqvae2.files import brief, replacing, staging_folder
+from keras_vqvae2.files import brief, replacing, replacing_folder
 from keras_vqvae2.hints import Config, FilePath
 from keras_vqvae2.models.preset_config import parse_config, registered_class, serialize_model
 from keras_vqvae2.version import __version__
@@ -405,30 +405,8 @@ def _write_description(model, new, parameters, further=None):
     (new / METADATA_FILE).write_text(json.dumps(metadata, indent=4))
 
 
-@contextlib.contextmanager
 def _replacing(directory):
-    """Yields an empty directory that takes the place of `directory` once the block succeeds."""
-    target = Path(os.path.expanduser(directory)).resolve()
-    _require_replaceable(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = staging_folder(target)
-    new, old = staging / "new", staging / "old"
-    try:
-        new.mkdir()
-        yield new
-        _require_replaceable(target)
-        if target.exists():
-            os.rename(target, old)
-        os.rename(new, target)
-    except BaseException as error:
-        if old.exists():
-            os.rename(old, target)  # If even this fails, the staging directory keeps both.
-        shutil.rmtree(staging)
-        if isinstance(error, OSError) and error.errno:
-            message = f"Cannot write the preset {target}: {error.strerror}"
-            raise OSError(error.errno, message) from error
-        raise
-    shutil.rmtree(staging)
+    return replacing_folder(directory, "the preset", _require_replaceable)
 
 
 def _require_replaceable(target):

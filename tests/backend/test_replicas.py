@@ -64,6 +64,14 @@ def test_a_nan_on_one_replica_skips_the_step_on_both(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("quantizer", ["entropies", "residual"])
+def test_two_replicas_of_other_quantizers_end_like_one(tmp_path, quantizer):
+    flags = ["--stage=1", f"--quantizer={quantizer}", "--steps=8"]
+    one = train(tmp_path / "one.npz", *flags)
+    assert_same(train(tmp_path / "two.npz", *flags, *TWO), one)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 4])
 def test_several_processes_end_like_one(one, tmp_path, processes):
     flags = ["--stage=1", "--dropout=0.2", f"--processes={processes}"]

@@ -40,18 +40,29 @@ def test_quantizer():
         "--repeats=1",
         f"--implementations={','.join(implementations)}",
     )
-    assert [row[:3] for row in rows] == [["8", name, BACKEND] for name in implementations], messages
-    losses = [float(row[6]) for row in rows]
+    assert [row[:4] for row in rows] == [["ema", "8", name, BACKEND] for name in implementations], (
+        messages
+    )
+    losses = [float(row[7]) for row in rows]
     assert losses == pytest.approx([losses[0]] * len(losses), abs=2e-5)
     assert 0.1 < losses[0] < 1.0
-    assert all(float(row[3]) > 0 and float(row[4]) >= 0 for row in rows), rows
-    assert float(rows[0][5]) == 1.0
+    assert all(float(row[4]) > 0 and float(row[5]) >= 0 for row in rows), rows
+    assert float(rows[0][6]) == 1.0
+
+
+@pytest.mark.slow
+def test_other_quantizers():
+    names = ["cosine", "residual", "fsq", "lfq", "bsq", "simvq", "ibq"]
+    settings = ["--vectors=3000", "--codes=256", "--repeats=1", f"--quantizers={','.join(names)}"]
+    rows, messages = run("quantizer.py", *settings, "--implementations=keras_vqvae2")
+    assert [row[0] for row in rows] == names, messages
+    assert all(float(row[4]) > 0 for row in rows)
 
 
 def test_quantizer_does_not_start_what_cannot_fit():
     rows, _ = run("quantizer.py", "--vectors=524288", "--codes=16384", "--implementations=one-hot")
     assert len(rows) == 1
-    assert rows[0][3].startswith("out of memory: needs about ")
+    assert rows[0][4].startswith("out of memory: needs about ")
 
 
 def test_a_case_that_outgrows_its_memory_is_ended():
@@ -62,7 +73,7 @@ def test_a_case_that_outgrows_its_memory_is_ended():
         "--implementations=keras_vqvae2",
         "--memory_limit_gib=0.05",
     )
-    assert rows[0][3].startswith("out of memory: passed ")
+    assert rows[0][4].startswith("out of memory: passed ")
 
 
 @pytest.mark.slow
@@ -156,7 +167,7 @@ def test_stage_1_variants(tmp_path):
     command = [sys.executable, BENCHMARKS / "stage_1_variants.py", f"--data={tmp_path}/train"]
     command += [f"--validation={tmp_path}/validation", f"--output={tmp_path}/rows.jsonl"]
     command += ["--steps=1", "--batch_size=2", "--hidden_units=8"]
-    first, second = "averages start at zero", "learning rate 4e-4"
+    first, second = "averages start at zero", "residual of depth 4 with one codebook"
     for variants in (first, f"{first},{second}"):
         done = subprocess.run([*command, f"--variants={variants}"], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

@@ -26,7 +26,7 @@ def test_demo_writes_both_pictures(tmp_path):
         timeout=300,
     )
     assert process.returncode == 0, process.stderr[-2000:]
-    assert process.stdout.startswith("model:  generator clothing_64, 10,423,359 parameters\n")
+    assert process.stdout.startswith("model:  generator cartoonset_128, and vqvae2_clothing_64,")
     line = next(line for line in process.stdout.splitlines() if "reconstruction:" in line)
     assert float(line.split()[1]) > 24
     assert "bottom: 100%" in process.stderr

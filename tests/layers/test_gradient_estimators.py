@@ -1,7 +1,9 @@
 import numpy as np
+import pytest
 from keras import ops
 
-from keras_vqvae2.layers.gradient_estimators import rotation_trick, straight_through
+from keras_vqvae2.layers import VectorQuantizer
+from keras_vqvae2.layers.gradient_estimators import diveq, rotation_trick, straight_through
 
 E = np.array([[1, 2, 3], [0.5, -1, 2]], "float32")
 Q = np.array([[2, 0, 1], [1, 1, 1]], "float32")
@@ -45,3 +47,52 @@ def test_rotation_trick_is_finite_at_zero(gradient):
     zero = np.zeros((1, 3), "float32")
     grad = gradient(lambda e: rotation_trick(e, ops.convert_to_tensor(Q[:1])), zero)
     assert np.isfinite(grad).all()
+
+
+def test_golden_rotation(golden, gradient):
+    data = golden("field_gradients")
+    q, weights = data["codes"], data["output_gradient"]
+    found = gradient(lambda e: ops.multiply(rotation_trick(e, ops.convert_to_tensor(q)), weights),
+                     data["inputs"])  # fmt: skip
+    np.testing.assert_allclose(found, data["rotation.input_gradient"], atol=1e-5)
+    output = rotation_trick(ops.convert_to_tensor(data["inputs"]), ops.convert_to_tensor(q))
+    np.testing.assert_allclose(ops.convert_to_numpy(output), data["rotation.output"], atol=1e-5)
+
+
+@pytest.mark.parametrize("variance", [0.005, 0.1])
+def test_golden_diveq(golden, gradient, variance):
+    data = golden("field_gradients")
+    z, q, weights = data["inputs"], data["codes"], data["output_gradient"]
+    noise = ops.convert_to_tensor((variance**0.5 * data["diveq_noise"]).astype("float32"))
+    case = f"diveq_{variance}"
+
+    def output(z, q):
+        return diveq(ops.convert_to_tensor(z), ops.convert_to_tensor(q), noise)
+
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(output(z, q)), data[f"{case}.output"], atol=1e-5
+    )
+    found = gradient(lambda z: ops.multiply(output(z, q), weights), z)
+    np.testing.assert_allclose(found, data[f"{case}.input_gradient"], atol=1e-5)
+    found = gradient(lambda q: ops.multiply(output(z, q), weights), q)
+    np.testing.assert_allclose(found, data[f"{case}.code_gradient"], atol=1e-5)
+
+
+def test_diveq_trains_codes_through_the_output(rng, weight_gradients):
+    codes = rng.normal(size=(8, 4)).astype("float32")
+    layer = VectorQuantizer(8, 4, gradient="diveq", noise_variance=1e-8, seed=0)
+    layer.set_codebook(codes)
+    x = rng.normal(size=(32, 4)).astype("float32")
+    quantized, indices, loss = layer(x, training=True, return_loss=True)
+    assert float(loss) == 0.0
+    # Little noise: the output is nearly the code, and exactly the code without training.
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(quantized), codes[ops.convert_to_numpy(indices)], atol=1e-2
+    )
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(layer(x)[0]), ops.convert_to_numpy(layer.lookup(layer(x)[1]))
+    )
+    (found,) = weight_gradients(
+        lambda: ops.sum(ops.square(layer(x, training=True)[0])), [layer.offsets]
+    )
+    assert np.abs(found).max() > 0.1

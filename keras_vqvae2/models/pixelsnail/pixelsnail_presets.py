@@ -11,6 +11,23 @@ COMMON = {"num_embeddings": 512, "hidden_units": 512, "kernel_size": 5, "num_blo
 ARCHITECTURE = "Architecture only; no weights were ever published."
 
 PIXELSNAIL_PRESETS = {
+    "pixelsnail_cartoonset_128_top": {
+        "description": "Top level of the generator of drawn faces, given one of ten hair colours.",
+        "image_shape": (128, 128, 3),
+        "parameters": 2_898_416,
+        "metrics": {"nats_per_code": 0.0, "nats_per_code_train": 0.0},
+        "directory": "cartoonset_128/prior_top",
+        "card": "docs/presets/cartoonset_128.md",
+    },
+    "pixelsnail_cartoonset_128_bottom": {
+        "description": "Bottom level of the generator of drawn faces, given hair colour and top "
+        "level.",
+        "image_shape": (128, 128, 3),
+        "parameters": 4_349_232,
+        "metrics": {"nats_per_code": 0.0, "nats_per_code_train": 0.0},
+        "directory": "cartoonset_128/prior_bottom",
+        "card": "docs/presets/cartoonset_128.md",
+    },
     "pixelsnail_clothing_64_top": {
         "description": "Top level of the generator of clothes, given one of ten classes.",
         "image_shape": (64, 64, 3),

@@ -39,6 +39,7 @@ from keras_vqvae2.validation import (
     check_positive,
     check_share,
     first_batch,
+    side_by_side,
 )
 
 
@@ -318,6 +319,11 @@ class VQVAE2(PresetModel):
         """The number of codes of each level, coarse to fine."""
         return {level: layer.num_embeddings for level, layer in self.quantizers.items()}
 
+    @property
+    def code_axes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of the codes of a position of each level, coarse to fine: mostly `()`."""
+        return {level: layer.code_axes for level, layer in self.quantizers.items()}
+
     # === Training ===
 
     def call(
@@ -426,7 +432,8 @@ class VQVAE2(PresetModel):
     def decoder(self) -> keras.Model:
         """Model from the dict of code maps (-1: unknown) to images, not clipped."""
         maps = {
-            level: keras.Input((None, None), dtype="int32", name=level) for level in self.levels
+            level: keras.Input((None, None, *axes), dtype="int32", name=level)
+            for level, axes in self.code_axes.items()
         }
         known = None
         for level, codes in maps.items():
@@ -446,7 +453,8 @@ class VQVAE2(PresetModel):
 
         Returns:
             Dict from level to int32 codes, coarse to fine: for the paper's model at 256x256
-            `{"top": (N, 32, 32), "bottom": (N, 64, 64)}`.
+            `{"top": (N, 32, 32), "bottom": (N, 64, 64)}`. Where a quantizer gives several codes a
+            position, they are the last axis: `(N, rows, columns, depth)`.
 
         Raises:
             ValueError: If sizes, channels, dtype or range of the images do not fit.
@@ -466,7 +474,8 @@ class VQVAE2(PresetModel):
         Args:
             codes: Dict from level to integer codes, as `encode` returns it. Levels that are left
                 out are filled with their mean code: `decode({"top": …})` shows what the top
-                level alone holds.
+                level alone holds. Several codes a position may also stand side by side, as priors
+                draw them: `(N, rows, columns * depth)`.
             batch_size: Positive integer, images at a time.
             verbose: 1 shows a progress bar.
 
@@ -491,10 +500,7 @@ class VQVAE2(PresetModel):
                 f"Expected a dict of code maps for some of the levels {self.levels}. "
                 f"Received: codes for {tuple(codes)}"
             )
-        known = {
-            level: check_codes(value, self.num_embeddings[level], argument=f"codes[{level!r}]")
-            for level, value in codes.items()
-        }
+        known = {level: self._checked_codes(level, value) for level, value in codes.items()}
         sizes = {
             (len(value), value.shape[1] / unit[level][0], value.shape[2] / unit[level][1])
             for level, value in known.items()
@@ -508,8 +514,21 @@ class VQVAE2(PresetModel):
         batch, rows, columns = sizes.pop()
         for level, (unit_rows, unit_columns) in unit.items():
             shape = (batch, round(rows * unit_rows), round(columns * unit_columns))
-            known.setdefault(level, np.full(shape, -1))
+            known.setdefault(level, np.full((*shape, *self.code_axes[level]), -1))
         return {level: known[level].astype("int32") for level in unit}
+
+    def _checked_codes(self, level, codes):
+        """Codes that fit a level, with an axis for those of a position if there are several."""
+        codes, axes, argument = to_numpy(codes), self.code_axes[level], f"codes[{level!r}]"
+        depth = math.prod(axes)
+        if axes and (codes.shape[3:] not in ((), axes) or math.prod(codes.shape[2:]) % depth):
+            raise ValueError(
+                f"Expected {depth} codes a position: (batch, rows, columns, {depth}), or "
+                f"side by side. Received: {argument} of shape {codes.shape}"
+            )
+        flat = side_by_side(codes) if axes else codes
+        checked = check_codes(flat, self.num_embeddings[level], argument=argument)
+        return np.reshape(checked, (*checked.shape[:2], -1, *axes)) if axes else checked
 
     def code_shapes(self, image_size: Sequence[int] | None = None) -> dict[str, tuple[int, int]]:
         """Sizes of the code maps.
@@ -526,6 +545,20 @@ class VQVAE2(PresetModel):
             factor = math.prod(self.downsample_factors[i:])
             shapes[level] = (height // factor, width // factor)
         return shapes
+
+    def token_shapes(self, image_size: Sequence[int] | None = None) -> dict[str, tuple[int, int]]:
+        """Sizes of the code maps as priors see them.
+
+        Args:
+            image_size: As in `code_shapes`.
+
+        Returns:
+            Dict from level to `(rows, columns * depth)`, coarse to fine: where a position has
+            several codes, they stand side by side, in order.
+        """
+        shapes = self.code_shapes(image_size)
+        depths = {level: math.prod(axes) for level, axes in self.code_axes.items()}
+        return {level: (rows, depths[level] * cols) for level, (rows, cols) in shapes.items()}
 
     def fingerprint(self) -> str:
         """A name for what this model's codes mean: equal codes, equal fingerprint.

@@ -211,6 +211,7 @@ def join(known: Tensor | None, quantized: Tensor, upsampler: keras.layers.Layer 
     return ops.concatenate([upsampler(known), quantized], axis=-1)
 
 
+@keras.saving.register_keras_serializable(package="keras_vqvae2")
 class ModelOfImages(keras.Model):
     """A functional model that scales integer pixels, as `VQVAE2` does."""
 

@@ -4,6 +4,15 @@ Metrics are those of the card: of held-out images, from examples/evaluate.py.
 """
 
 VQVAE2_PRESETS = {
+    "vqvae2_cartoonset_128": {
+        "description": "Trained on drawn faces at 128x128, its decoder sharpened by LPIPS and a "
+        "discriminator: maps of 4x4 and 8x8 codes.",
+        "image_shape": (128, 128, 3),
+        "parameters": 1_846_775,
+        "metrics": {"psnr": 0.0, "ssim": 0.0, "lpips": 0.0},
+        "directory": "cartoonset_128/vqvae",
+        "card": "docs/presets/cartoonset_128.md",
+    },
     "vqvae2_clothing_64": {
         "description": "Trained on photographs of clothes at 64x64: maps of 8x8 and 16x16 codes.",
         "image_shape": (64, 64, 3),
