@@ -7,8 +7,14 @@ from absl import app, flags
 from keras_vqvae2.converters.checkpoint_files import read_state_dict
 from keras_vqvae2.converters.llamagen import convert_llamagen
 from keras_vqvae2.converters.maskgit import convert_maskgit
+from keras_vqvae2.converters.pixelcnnpp import (
+    convert_openai_pixelcnnpp,
+    convert_pytorch_pixelcnnpp,
+)
+from keras_vqvae2.converters.pytorch_gated_pixelcnn import convert_pytorch_gated_pixelcnn
 from keras_vqvae2.converters.pytorch_pixelsnail import convert_pytorch_pixelsnail
 from keras_vqvae2.converters.pytorch_vqvae2 import convert_pytorch_vqvae2
+from keras_vqvae2.converters.theano_pixelrnn import convert_theano_pixelrnn
 
 FLAGS = flags.FLAGS
 
@@ -26,6 +32,22 @@ def maskgit(state):
     return convert_maskgit(state, FLAGS.num_classes or None)
 
 
+def gated_pixelcnn(state):
+    return convert_pytorch_gated_pixelcnn(state, (FLAGS.code_size, FLAGS.code_size))
+
+
+def pytorch_pixelcnnpp(state):
+    return convert_pytorch_pixelcnnpp(state, (FLAGS.image_size, FLAGS.image_size, 3))
+
+
+def openai_pixelcnnpp(state):
+    return convert_openai_pixelcnnpp(state, (FLAGS.image_size, FLAGS.image_size, 3))
+
+
+def theano_pixelrnn(state):
+    return convert_theano_pixelrnn(state, (FLAGS.image_size, FLAGS.image_size, 1))
+
+
 def vqvae2(state):
     size = FLAGS.image_size
     return convert_pytorch_vqvae2(state, (size, size, 3), FLAGS.inplace_relu)
@@ -37,6 +59,10 @@ CONVERTERS = {
     "tok_embeddings.": llamagen,
     "params/Embed_0/": maskgit,
     "Embed_0/": maskgit,
+    "layers.0.vert_stack.": gated_pixelcnn,
+    "u_init.": pytorch_pixelcnnpp,
+    "conv2d_0/": openai_pixelcnnpp,
+    "InputConv.": theano_pixelrnn,
     "": vqvae2,
 }
 
@@ -45,7 +71,7 @@ def define_flags():
     flags.DEFINE_string("checkpoint", None, "Checkpoint: .pt, .pth or .safetensors.")
     flags.DEFINE_string("preset", None, "Preset directory to write, for from_preset.")
     flags.DEFINE_integer(
-        "image_size", 256, "Height and width of the images that a VQVAE2 was trained on."
+        "image_size", 256, "Height and width of the images that a model was trained on."
     )
     flags.DEFINE_integer(
         "attention_heads",
@@ -55,7 +81,7 @@ def define_flags():
         lower_bound=1,
     )
     flags.DEFINE_integer(
-        "code_size", 16, "Rows and columns of the codes that a LlamaGen draws.", lower_bound=1
+        "code_size", 16, "Rows and columns of the codes that a prior draws.", lower_bound=1
     )
     flags.DEFINE_integer("num_classes", 1000, "Labels of a MaskGIT; 0 for none.", lower_bound=0)
     flags.DEFINE_bool(

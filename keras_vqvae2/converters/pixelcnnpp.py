@@ -1,5 +1,6 @@
 """PixelCNN++ as its authors and its most used PyTorch port store it, as `PixelCNNPlusPlus`."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -48,7 +49,8 @@ def convert_openai_pixelcnnpp(
         - Salimans et al. 2017, arXiv 1701.05517; github.com/openai/pixel-cnn.
     """
     state = StateDict(checkpoint, required=[])
-    prefix = next((k[: -len("conv2d_0/V")] for k in state.arrays if k.endswith("conv2d_0/V")), "")
+    found = (re.fullmatch(r"(.*/)?conv2d_0/V", key) for key in state.arrays)
+    prefix = next((match[1] or "" for match in found if match), "")
     state.arrays = {key.removeprefix(prefix): value for key, value in state.arrays.items()}
     # Dense layers: one a block of the stream above-left, one a block of both on the way down, and
     # the output; blocks = 9 B + 2 B + 2 + ... = 9 B + 5 for B blocks in a group.

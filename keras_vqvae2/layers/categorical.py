@@ -1,6 +1,7 @@
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_vqvae2.decoding.sampling import Sampling
@@ -56,7 +57,10 @@ class Categorical(PixelDistribution):
         return ops.reshape(parameters, (*ops.shape(parameters)[:-1], self.colours, self.levels))
 
     def nats(self, values: Tensor, parameters: Tensor) -> Tensor:
-        return ops.sum(cross_entropy(values, self._logits(parameters)), axis=-1)
+        values = ops.cast(values, "float32")
+        known = ops.isfinite(values)  # a NaN among the pixels stays one
+        nats = cross_entropy(ops.where(known, values, 0.0), self._logits(parameters))
+        return ops.sum(ops.where(known, nats, np.nan), axis=-1)
 
     def sampling(
         self, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_vqvae2 import VQVAE2, CodePrior
+from keras_vqvae2 import VQVAE2, CodePrior, PixelModel
 from keras_vqvae2.converters import convert_pytorch_vqvae2
 from keras_vqvae2.converters.command import convert
 
@@ -47,6 +47,7 @@ def test_the_network_is_told_by_its_keys(golden, tmp_path, monkeypatch, capsys):
     from safetensors.numpy import save_file
 
     files = {"llamagen_transformer": "state_dict.", "maskgit_transformer": "params."}
+    files |= {"gated_pixelcnn_codes_pytorch": "state_dict."}
     for name, prefix in files.items():
         state = {
             key.removeprefix(prefix): value
@@ -60,6 +61,23 @@ def test_the_network_is_told_by_its_keys(golden, tmp_path, monkeypatch, capsys):
         convert(None)
         prior = CodePrior.from_preset(tmp_path / name)
         assert type(prior).__name__ in capsys.readouterr().out and prior.code_shape == (4, 4)
+
+
+def test_models_of_pixels_are_told_by_their_keys(golden, tmp_path, monkeypatch, capsys):
+    from safetensors.numpy import save_file
+
+    files = {"pixelcnnpp_pytorch": "state_dict.", "pixelcnnpp_tensorflow": "variables."}
+    files |= {"pixelrnn_diagonal_bilstm_theano": "state_dict."}
+    for name, prefix in files.items():
+        data = golden(name)
+        state = {k.removeprefix(prefix): v for k, v in data.items() if k.startswith(prefix)}
+        given = {"checkpoint": tmp_path / f"{name}.safetensors", "preset": tmp_path / name}
+        save_file(state, given["checkpoint"])
+        given |= {"image_size": 8}
+        monkeypatch.setattr("keras_vqvae2.converters.command.FLAGS", SimpleNamespace(**given))
+        convert(None)
+        model = PixelModel.from_preset(tmp_path / name)
+        assert type(model).__name__ in capsys.readouterr().out and model.image_shape[0] == 8
 
 
 def test_errors_are_one_sentence(tmp_path):

@@ -82,6 +82,15 @@ def test_golden_parameters_of_the_port(golden):
     np.testing.assert_allclose(model.nats(data["images"]).sum((1, 2)), data["nats"], rtol=1e-5)
 
 
+def test_names_may_come_in_any_order_and_with_a_prefix(authors):
+    data, expected = authors
+    state = state_of(data, "variables.")
+    state = {f"model/{name}": state[name] for name in sorted(state, reverse=True)}
+    model = convert_openai_pixelcnnpp(state, (12, 8, 3))
+    for a, b in zip(model.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 @pytest.mark.parametrize(
     "change, message",
     [

@@ -14,6 +14,10 @@ def test_nats_are_the_sum_over_colours(rng):
     probabilities /= probabilities.sum(-1, keepdims=True)
     expected = -np.log(np.take_along_axis(probabilities, values[..., None], -1)).sum((-1, -2))
     np.testing.assert_allclose(categorical.nats(values, logits), expected, rtol=1e-5)
+    values = values.astype("float32")
+    values[0, 0, 1] = np.nan
+    nats = ops.convert_to_numpy(categorical.nats(values, logits))
+    assert np.isnan(nats[0, 0]) and np.isfinite(nats[0, 1:]).all() and np.isfinite(nats[1]).all()
 
 
 def test_draws_have_the_probabilities(rng):

@@ -292,14 +292,13 @@ class RowLSTMLayer(LSTMLayer):
         gates = self.input_to_state(inputs)  # (B, H, W, 4 units)
         kernel = ops.cast(self.state_to_state, self.compute_dtype)
 
-        def turn(state, gates):
-            hidden, cell = self._cell(gates + self._of_states(kernel, state[0]), state[1])
-            return (hidden, cell), hidden
-
-        start = self._initial(ops.shape(inputs)[0], inputs.shape[2])
-        rows = ops.transpose(gates, (1, 0, 2, 3))  # (H, B, W, 4 units)
-        _, hidden = ops.scan(turn, start, rows, length=inputs.shape[1])
-        return self._outputs(inputs, ops.transpose(hidden, (1, 0, 2, 3)))
+        # Unrolled: Keras' scan has no gradient on every backend.
+        state = self._initial(ops.shape(inputs)[0], inputs.shape[2])
+        rows = []
+        for row in range(inputs.shape[1]):
+            state = self._cell(gates[:, row] + self._of_states(kernel, state[0]), state[1])
+            rows.append(state[0])
+        return self._outputs(inputs, ops.stack(rows, axis=1))
 
     def _step_weights(self) -> TensorTree:
         weights = {"input": self.input_to_state._step_weights()}
@@ -405,15 +404,12 @@ class DiagonalBiLSTMLayer(LSTMLayer):
         rows, columns = x.shape[1:3]
         gates = conv(skew(x))  # (B, H, W + H - 1, 4 units), in the corners the bias
 
-        def turn(state, gates):
-            state = self._advance(kernel, gates, state)
-            return state, state[0]
-
-        start = self._initial(direction, ops.shape(inputs)[0])
-        length = rows + columns - 1
-        diagonals = ops.transpose(gates, (2, 0, 1, 3))  # (W + H - 1, B, H, 4 units)
-        _, hidden = ops.scan(turn, start, diagonals, length=length)
-        hidden = unskew(ops.transpose(hidden, (1, 2, 0, 3)), columns)  # (B, H, W, units)
+        state = self._initial(direction, ops.shape(inputs)[0])
+        diagonals = []  # unrolled, as above
+        for diagonal in range(rows + columns - 1):
+            state = self._advance(kernel, gates[:, :, diagonal], state)
+            diagonals.append(state[0])
+        hidden = unskew(ops.stack(diagonals, axis=2), columns)  # (B, H, W, units)
         if direction == "left":
             return hidden
         hidden = ops.flip(hidden, axis=2)

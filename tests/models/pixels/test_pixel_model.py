@@ -142,7 +142,7 @@ def test_given_pixels_are_kept(model, data):
 @pytest.mark.parametrize("colours", [1, 3])
 def test_all_of_the_past_and_nothing_else_is_seen(kind, colours):
     model = make(kind, (4, 4, colours))
-    np.testing.assert_array_equal(causality(model), mask_of_the_past(model))
+    np.testing.assert_array_equal(causality(model, num_inputs=6), mask_of_the_past(model))
 
 
 def test_files_bring_it_back(model, data, tmp_path):
