@@ -21,6 +21,7 @@ OWN_HELP = {
     ("app", "preset"),
     ("train_vqvae2", "validation"),
     ("finetune_decoder", "validation"),
+    ("train_pixel_model", "validation"),
     ("evaluate", "image_size"),
 }
 
