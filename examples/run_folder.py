@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import inspect
 import json
 import math
 import subprocess
@@ -61,6 +62,14 @@ def load_recipe(path, **arguments):
             "Expected a Python file with a function `recipe`, such as those in examples/recipes. "
             f"Received: --recipe={path}"
         )
+    signature = inspect.signature(module.recipe)
+    try:
+        signature.bind(laptop=FLAGS.laptop, **arguments)
+    except TypeError:
+        raise ValueError(
+            f"Expected a function recipe({', '.join([*arguments, 'laptop'])}). "
+            f"Received: recipe{signature} in --recipe={path}"
+        ) from None
     recipe = module.recipe(laptop=FLAGS.laptop, **arguments)
     for name in ("batch_size", "steps", "steps_per_epoch"):
         value = getattr(FLAGS, name)

@@ -5,8 +5,8 @@ Command:    python examples/finetune_decoder.py --data=cartoonset/train \\
                 --validation=cartoonset/validation --preset=runs/cartoonset_128/preset \\
                 --output=runs/cartoonset_128_sharp
 Hardware:   one of 2 CPU cores, TensorFlow backend without XLA, float32
-Wall time:  @TIME@ minutes, beside much other work
-Reached:    @SHARP@
+Wall time:  40 minutes, beside much other work
+Reached:    LPIPS 0.063 in place of 0.158, PSNR 21.51 dB in place of 22.53, on the test images
 
 `--laptop` stops after 60 steps.
 """

@@ -6,7 +6,8 @@ Command:    python examples/train_vqvae2.py --recipe=examples/recipes/vqvae2_car
             then examples/recipes/finetune_cartoonset_128.py, for the decoder alone
 Hardware:   one of 2 CPU cores, TensorFlow backend without XLA, float32
 Wall time:  57 minutes, beside much other work
-Reached:    PSNR 22.60 dB on the 486 validation images; @PSNR@
+Reached:    PSNR 22.60 dB on the 486 validation images, 22.53 dB and LPIPS 0.158 on the 486
+            test images
 
 `--laptop` stops after 300 steps, some 4 minutes.
 """

@@ -1,5 +1,6 @@
 """A `VQVAE2` as a codec: images to bytes, and back."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -96,8 +97,7 @@ def compress_codes(
 
     Args:
         model: As in `compress`.
-        codes: Dict from level to integer codes of shape `(N, rows, columns)`, as `VQVAE2.encode`
-            returns it.
+        codes: Dict from level to integer codes, as `VQVAE2.encode` returns it.
         labels: As in `compress`.
         batch_size: As in `compress`.
 
@@ -112,7 +112,7 @@ def compress_codes(
     if not set(vqvae.levels) <= set(codes):
         raise ValueError(f"Expected codes of the levels {vqvae.levels}. Received: {tuple(codes)}")
     whole = vqvae._whole_codes({level: codes[level] for level in vqvae.levels})
-    count, rows, columns = whole[vqvae.levels[0]].shape
+    count, rows, columns = whole[vqvae.levels[0]].shape[:3]
     coding = PACKED if generator is None else BY_PRIORS
     header = Header(coding, bytes.fromhex(vqvae.fingerprint()), count, rows, columns)
     if generator is None:
@@ -143,7 +143,7 @@ def decompress_codes(model: Model, data: bytes) -> Codes:
         data: As in `decompress`.
 
     Returns:
-        Dict from level to int32 codes of shape `(N, rows, columns)`, coarse to fine.
+        Dict from level to int32 codes, coarse to fine, as `VQVAE2.encode` returns it.
 
     Raises:
         ValueError: As `decompress`.
@@ -183,6 +183,11 @@ def _shapes(vqvae, header):
     return vqvae.code_shapes((header.rows * unit, header.columns * unit))
 
 
+def _array_shapes(vqvae, header):
+    maps, axes = _shapes(vqvae, header), vqvae.code_axes
+    return {level: (header.images, *shape, *axes[level]) for level, shape in maps.items()}
+
+
 def _check_maps(generator, header):
     wanted = generator.vqvae.code_shapes()
     if _shapes(generator.vqvae, header) != wanted:
@@ -193,9 +198,9 @@ def _check_maps(generator, header):
 
 
 def _packed_codes(vqvae: VQVAE2, header: Header, reader: Reader) -> Codes:
-    shapes = _shapes(vqvae, header)
+    shapes = _array_shapes(vqvae, header)
     bits = {level: bits_of(number) for level, number in vqvae.num_embeddings.items()}
-    sizes = {level: header.images * a * b * bits[level] for level, (a, b) in shapes.items()}
+    sizes = {level: math.prod(shape) * bits[level] for level, shape in shapes.items()}
     total = sum(sizes.values())
     body = reader.take(-(-total // 8))
     reader.end()
@@ -208,7 +213,7 @@ def _packed_codes(vqvae: VQVAE2, header: Header, reader: Reader) -> Codes:
         place += sizes[level]
         if values.max() >= vqvae.num_embeddings[level]:
             raise damaged(f"with a code {values.max()} of {level!r}")
-        codes[level] = values.astype("int32").reshape(header.images, *shape)
+        codes[level] = values.astype("int32").reshape(shape)
     return codes
 
 
@@ -240,4 +245,5 @@ def _coded_codes(generator: HierarchicalImageGenerator, header: Header, reader: 
             "it names: it is damaged, or was written on another kind of machine or by other "
             "versions of the backend"
         )
-    return codes
+    shapes = _array_shapes(generator.vqvae, header)
+    return {level: values.reshape(shapes[level]) for level, values in codes.items()}

@@ -17,6 +17,7 @@ from keras_vqvae2.compression.range_coder import (
 from keras_vqvae2.hints import Codes
 from keras_vqvae2.models.code_prior import AutoregressivePrior
 from keras_vqvae2.models.image_generator import HierarchicalImageGenerator
+from keras_vqvae2.validation import side_by_side
 
 MOST_CODES = 1 << (FREQUENCY_BITS - 4)
 
@@ -68,11 +69,12 @@ def encode_images(
 
     Args:
         generator: The generator.
-        codes: By level, coarse to fine, int32 of shape `(N, rows, columns)`.
+        codes: By level, coarse to fine, as `VQVAE2.encode` returns them.
         labels: None, or int32 of shape `(N,)`.
         lanes: Positive integer, images that are coded side by side.
     """
     count = len(codes[generator.vqvae.levels[0]])
+    codes = {level: side_by_side(values) for level, values in codes.items()}
     streams = []
     for start in range(0, count, lanes):
         places = _places(start, lanes, count)
@@ -100,7 +102,8 @@ def decode_images(
     labels: np.ndarray | None,
     lanes: int,
 ) -> Codes:
-    """The codes of what `encode_images` returned, given the same arguments."""
+    """The codes of what `encode_images` returned, given the same arguments: maps as priors see
+    them, several codes of a position side by side."""
     count = len(streams)
     parts = []
     for start in range(0, count, lanes):

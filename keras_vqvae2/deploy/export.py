@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from keras_vqvae2 import backend
-from keras_vqvae2.files import replacing, replacing_folder
+from keras_vqvae2.files import brief, replacing, replacing_folder
 from keras_vqvae2.hints import FilePath
 from keras_vqvae2.models.vqvae2 import VQVAE2
 from keras_vqvae2.validation import check_image_shape, check_positive
@@ -45,8 +45,8 @@ def export_encoder(
 
     Raises:
         ValueError: If the backend does not write the format, the name of the file does not fit it,
-            a size does not fit, the folder holds anything but a SavedModel, or LiteRT is to hold
-            weights that were not trained.
+            a size does not fit, the folder holds anything but a SavedModel, LiteRT is to hold
+            weights that were not trained, or the converter does not know the quantizer.
         ImportError: If a package that the format takes is not installed.
     """
     path = _checked(path, format, batch_size)
@@ -83,11 +83,14 @@ def export_decoder(
     path = _checked(path, format, batch_size)
     size = _image_size(vqvae, image_size)
     vqvae = _in_float32(vqvae)
-    maps = [keras.Input((None, None), dtype="int32", name=level) for level in vqvae.levels]
+    axes = vqvae.code_axes
+    maps = [
+        keras.Input((None, None, *axes[level]), dtype="int32", name=level) for level in vqvae.levels
+    ]
     images = vqvae.decoder(dict(zip(vqvae.levels, maps)))
     decoder = keras.Model(maps, {"images": ops.clip(images, 0.0, 1.0)})
     signature = [
-        keras.layers.InputSpec(dtype="int32", shape=(batch_size, *shape), name=level)
+        keras.layers.InputSpec(dtype="int32", shape=(batch_size, *shape, *axes[level]), name=level)
         for level, shape in vqvae.code_shapes(size).items()
     ]
     _write(vqvae, decoder, [signature], path, format)
@@ -147,9 +150,22 @@ def _write(vqvae, model, signature, path, format):
             model.export(str(folder), format=format, **options)
         return
     with replacing(path) as file, backend.plain_operations():
-        model.export(str(file), format=format, **options)
+        try:
+            model.export(str(file), format=format, **options)
+        except OSError:
+            raise
+        except Exception as error:  # each converter has errors of its own
+            raise _not_converted(format, error) from error
         if format == "onnx":
             _name_outputs(file, model, vqvae.fingerprint())
+
+
+def _not_converted(format, error):
+    return ValueError(
+        f"Expected operations that the converter of {keras.backend.backend()} to {format!r} knows; "
+        "another backend has another one, and docs/deploy.md a table of quantizers. "
+        f"Received: {type(error).__name__}: {brief(error)}"
+    )
 
 
 def _require_trained(model):
@@ -189,4 +205,8 @@ def _name_outputs(file, model, fingerprint):
     for value in (*written.graph.output, *written.graph.value_info):
         value.name = renamed.get(value.name, value.name)
     onnx.helper.set_model_props(written, {"fingerprint": fingerprint})
+    try:
+        onnx.checker.check_model(written, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise _not_converted("onnx", error) from error
     onnx.save(written, file)

@@ -34,6 +34,18 @@ class PixelDistribution(keras.layers.Layer):
 
     Returns:
         int32 of shape `(..., colours)`, drawn.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import keras_vqvae2
+
+    binary = keras_vqvae2.layers.Categorical(colours=1, levels=2)  # a PixelDistribution
+    parameters = np.zeros((1, 28, 28, binary.num_parameters), "float32")
+    uniforms = np.full((1, 28, 28, binary.num_uniforms), 0.7, "float32")
+    print(binary(parameters, uniforms).shape)  # (1, 28, 28, 1): ones, above one half
+    ```
     """
 
     colour_by_colour = False

@@ -115,14 +115,16 @@ class ResidualVectorQuantizer(Quantizer):
         # One list, not one a group: Keras saves no lists of lists.
         in_group = 1 if shared_codebook else self.num_quantizers
         self._members = [
-            self._make(f"quantizer_{group}_{i}")
-            for group in range(self.groups)
-            for i in range(in_group)
+            self._make(group, i) for group in range(self.groups) for i in range(in_group)
         ]
 
-    def _make(self, name):
-        config = {**self.quantizer.get_config(), "name": name, "dtype": self.dtype_policy}
-        return type(self.quantizer).from_config(config)
+    def _make(self, group, i):
+        config = {**self.quantizer.get_config(), "name": f"quantizer_{group}_{i}"}
+        member = type(self.quantizer).from_config({**config, "dtype": self.dtype_policy})
+        if isinstance(member, VectorQuantizer):
+            # Of the vectors that the codes before start on, nothing is left over.
+            member.shift_candidates(i)
+        return member
 
     @property
     def quantizers(self) -> list[list[Quantizer]]:

@@ -157,6 +157,11 @@ class VectorQuantizer(Quantizer):
         sequence = np.arange(1, self._codes + 1) * GOLDEN_RATIO
         self._sequence = (sequence % 1.0).astype("float32")  # (H*K,), evenly spread over [0, 1)
 
+    def shift_candidates(self, number: int) -> None:
+        """Makes codes start and restart on other vectors of a batch than those of quantizer 0."""
+        shifted = self._sequence.astype("float64") + number * (np.sqrt(3.0) - 1.0)
+        self._sequence = (shifted % 1.0).astype("float32")
+
     # === State ===
 
     def build(self, input_shape: Shape) -> None:
@@ -394,34 +399,45 @@ class VectorQuantizer(Quantizer):
     def candidates(self, vectors: Tensor, real: Tensor | None) -> Tensor:
         """A vector of the batch for each code, the same on every replica. Shape `(H*K, D/H)`.
 
-        Position `p` in `[0, 1)` of the global batch lies with replica `floor(p * replicas)`. Where
-        that has no vector that is not masked, the row is NaN.
+        Position `p` in `[0, 1)` of the global batch lies with replica `floor(p * replicas)`; of
+        vectors that are masked here and there, with the one that has the `floor(p * count)`-th of
+        those that are not. Where there are none at all, rows are NaN.
         """
         shift = ops.cast(ops.mod(self.updates, 4096), "float32") * float(np.sqrt(2.0) - 1.0)
-        replicas = backend.replica_count()
-        position = ops.mod(ops.add(shift, self._sequence), 1.0) * replicas  # (K,)
-        owner = ops.floor(position)
-        heads = self.num_heads
+        position = ops.mod(ops.add(shift, self._sequence), 1.0)  # (H*K,)
+        replicas, heads = backend.replica_count(), self.num_heads
         by_head = ops.reshape(vectors, (-1, heads, self._width))  # (N, H, D/H)
         count = ops.shape(by_head)[0]
-        if real is not None:
+        if real is None:
+            position = position * replicas
+            owner = ops.floor(position)
+            row = ops.cast((position - owner) * ops.cast(count, "float32"), "int32")
+            row = ops.minimum(row, count - 1)
+            mine = ops.equal(owner, ops.cast(backend.replica_index(), "float32"))
+        else:
             real = real[::heads]  # (N,), the same for all heads
-            count = ops.sum(ops.cast(real, "int32"))
-        row = ops.cast((position - owner) * ops.cast(count, "float32"), "int32")
-        row = ops.minimum(row, count - 1)
-        if real is not None:
-            order = ops.argsort(ops.where(real, 0, 1))  # what is real first
-            row = ops.take(order, ops.maximum(row, 0), axis=0)
+            order = ops.argsort(ops.where(real, 0, count) + ops.arange(count))  # the real first
+            before, count, total = self._counts_of_replicas(real)
+            row = ops.cast(position * ops.cast(total, "float32"), "int32")
+            row = ops.minimum(row, total - 1) - before  # among the real ones of this replica
+            mine = ops.logical_and(row >= 0, row < count)
+            row = ops.take(order, ops.clip(row, 0, ops.shape(order)[0] - 1), axis=0)
         if heads > 1:
             head = np.repeat(np.arange(heads, dtype="int32"), self.num_embeddings)  # (H*K,)
             row = ops.add(row * heads, head)
         rows = ops.take(vectors, row, axis=0)  # (H*K, D/H)
-        if real is not None:
-            rows = ops.where(count > 0, rows, float("nan"))
-        if replicas == 1:
-            return rows
-        mine = ops.equal(owner, ops.cast(backend.replica_index(), "float32"))
-        return backend.replica_sum(ops.where(mine[:, None], rows, ops.zeros_like(rows)))
+        if replicas > 1:
+            rows = backend.replica_sum(ops.where(mine[:, None], rows, ops.zeros_like(rows)))
+        return rows if real is None else ops.where(total > 0, rows, float("nan"))
+
+    def _counts_of_replicas(self, real):
+        """How many vectors are not masked on the replicas before this one, here, and on all."""
+        count, index = ops.sum(ops.cast(real, "int32")), backend.replica_index()
+        if backend.replica_count() == 1:
+            return 0, count, count
+        numbers = ops.arange(backend.replica_count())
+        counts = backend.replica_sum(ops.where(numbers == index, count, 0))  # (replicas,)
+        return ops.sum(ops.where(numbers < index, counts, 0)), count, ops.sum(counts)
 
     def _place_candidates(self, wanted, candidates, count):
         finite = ops.isfinite(ops.sum(candidates, axis=-1))  # (K,)

@@ -7,7 +7,7 @@ IMAGE_GENERATOR_PRESETS = {
         "Google LLC, CC BY 4.0.",
         "image_shape": (128, 128, 3),
         "parameters": 1_846_775 + 2_898_416 + 4_349_232,
-        "metrics": {"nats_per_image": 0.0, "bits_per_dim": 0.0},
+        "metrics": {"nats_per_image": 107.6, "bits_per_dim": 0.003159},
         "card": "docs/presets/cartoonset_128.md",
     },
     "clothing_64": {

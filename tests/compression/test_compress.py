@@ -16,16 +16,18 @@ from keras_vqvae2 import (
 from keras_vqvae2.compression import compress, compress_codes, decompress, decompress_codes
 from keras_vqvae2.compression.container import number
 from keras_vqvae2.data import sample_photographs
+from keras_vqvae2.layers import ResidualVectorQuantizer, VectorQuantizerEMA
 
-TINY = {"hidden_units": 8, "residual_units": 4, "residual_blocks": 0, "embedding_dim": 4}
+TINY = {"hidden_units": 8, "residual_units": 4, "residual_blocks": 0}
 
 
 def vqvae_of(**kwargs):
-    vqvae = VQVAE2(
-        (8, 8, 3), **{"num_embeddings": 16, "downsample_factors": (2, 2), **TINY, **kwargs}
-    )
+    options = {"downsample_factors": (2, 2), **TINY}
+    if "quantizer" not in kwargs:
+        options |= {"num_embeddings": 16, "embedding_dim": 4}
+    vqvae = VQVAE2((8, 8, 3), **{**options, **kwargs})
     rng = np.random.default_rng(0)
-    for quantizer in vqvae.quantizers.values():
+    for quantizer in () if "quantizer" in kwargs else vqvae.quantizers.values():
         quantizer.ema_sums.assign(rng.normal(scale=0.3, size=quantizer.codebook.shape))
     return vqvae
 
@@ -121,6 +123,20 @@ def test_the_label_of_the_fewest_bits_is_taken(generator, codes):
     labels = np.argmin(nats, axis=0)
     assert compress_codes(generator, codes) == compress_codes(generator, codes, labels)
     assert compress_codes(generator, codes) != compress_codes(generator, codes, (labels + 1) % 3)
+
+
+def test_several_codes_a_position_come_back(rng):
+    quantizer = ResidualVectorQuantizer(VectorQuantizerEMA(16, 4), num_quantizers=2)
+    vqvae = vqvae_of(quantizer=quantizer, num_levels=1, downsample_factors=(2,))
+    codes = {"bottom": rng.integers(16, size=(2, *vqvae.code_shapes()["bottom"], 2))}
+    codes["bottom"] = codes["bottom"].astype("int32")
+    data = compress_codes(vqvae, codes)
+    assert len(data) == 17 + codes["bottom"].size // 2 + 4
+    assert_same(decompress_codes(vqvae, data), codes)
+    shape = vqvae.token_shapes()["bottom"]
+    prior = TransformerPrior(shape, 16, "bottom", hidden_units=8, num_layers=1, num_heads=2)
+    generator = HierarchicalImageGenerator(vqvae, [prior])
+    assert_same(decompress_codes(generator, compress_codes(generator, codes)), codes)
 
 
 def test_a_generator_reads_packed_codes(generator, vqvae, codes):

@@ -22,6 +22,7 @@ OWN_HELP = {
     ("train_vqvae2", "validation"),
     ("finetune_decoder", "validation"),
     ("train_pixel_model", "validation"),
+    ("demo", "vqvae"),
     ("evaluate", "image_size"),
 }
 
@@ -126,7 +127,7 @@ BAD_INPUT = [
     ("train_prior", [OUT, CODES, "--level=top"], "--validation_split= with nothing"),
     ("train_prior", [OUT, CODES, *TOP, SPLIT, "--devices=1"], "Received: model_parallel=2"),
     ("train_prior", [OUT, CODES, *TOP, "--recipe={folder}/old.py"], "a class of priors.*: None"),
-    ("train_pixel_model", [OUT, DATA, "--recipe={folder}/old.py"], "models of pixels.*: None"),
+    ("train_pixel_model", [OUT, DATA, "--recipe={folder}/old.py"], r"recipe\(laptop\).*\(level"),
     ("encode_dataset", [OUT, "--preset=none", DATA], "Expected the name of a preset of VQVAE2"),
     ("encode_dataset", [OUT, VQVAE, "--data=nowhere"], "Expected a folder of images"),
     ("encode_dataset", [OUT, VQVAE, DATA], "in a class folder.*Without classes: --nolabels"),

@@ -70,6 +70,14 @@ def test_more_quantizers_leave_less_over(rng):
     assert errors[2] < 0.5 * errors[1] < 0.25 * errors[0]
 
 
+def test_codes_do_not_start_where_nothing_is_left_over(rng):
+    layer = ResidualVectorQuantizer(VectorQuantizerEMA(16, 4, decay=0.999999), 3)
+    layer(rng.normal(size=(2000, 4)).astype("float32"), training=True)
+    norms = np.linalg.norm(numpy(layer.codebook)[0], axis=-1)  # (3, 16)
+    assert (norms > 1e-3).mean() > 0.95
+    assert norms[0].mean() > norms[1].mean() > norms[2].mean()
+
+
 def test_first_codes_alone_are_a_coarse_vector_and_none_the_mean(rng):
     x = rng.normal(size=(30, 4)).astype("float32")
     layer = ResidualVectorQuantizer(VectorQuantizerEMA(8, 4), 3)

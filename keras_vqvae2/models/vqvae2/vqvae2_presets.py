@@ -9,7 +9,7 @@ VQVAE2_PRESETS = {
         "discriminator: maps of 4x4 and 8x8 codes.",
         "image_shape": (128, 128, 3),
         "parameters": 1_846_775,
-        "metrics": {"psnr": 0.0, "ssim": 0.0, "lpips": 0.0},
+        "metrics": {"psnr": 21.51, "ssim": 0.7277, "lpips": 0.06303},
         "directory": "cartoonset_128/vqvae",
         "card": "docs/presets/cartoonset_128.md",
     },
