@@ -56,7 +56,8 @@ def make(kind, shape=SHAPE, scale=0.3, **kwargs):
     model = MODELS[kind](shape, **kwargs)
     rng = np.random.default_rng(1)
     for variable in model.trainable_variables:
-        value = rng.normal(scale=scale, size=variable.shape)
+        # Biases that do not hold a ReLU shut.
+        value = rng.normal(scale=scale / (4 if variable.name == "bias" else 1), size=variable.shape)
         variable.assign(value + (variable.name == "g"))
     return model
 
