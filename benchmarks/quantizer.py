@@ -216,7 +216,9 @@ def package_step(quantizer, vectors, codebook):
             dim=dim, codebook_size=codes, num_quantizers=DEPTH, **averages
         ),
         "fsq": lambda: package.FSQ(FSQ_LEVELS[codes]),
-        "lfq": lambda: package.LFQ(entropy_loss_weight=0.1, diversity_gamma=1.0, **bits),
+        "lfq": lambda: package.LFQ(
+            entropy_loss_weight=0.1, commitment_loss_weight=COMMITMENT_COST, **bits
+        ),
         "simvq": lambda: package.SimVQ(dim=dim, codebook_size=codes, rotation_trick=False),
     }[quantizer]().train()
     books = [m._codebook for m in module.modules() if isinstance(m, package.VectorQuantize)]
