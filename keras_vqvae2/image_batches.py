@@ -1,6 +1,6 @@
 """Images on their way into models: any array or batches of them, uint8 or floats."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -30,6 +30,19 @@ def image_batches(images: Any, size: int) -> Iterator[np.ndarray]:
         batches = (images[i : i + size] for i in range(0, len(images), size))
     for batch in batches:
         yield to_numpy(batch[0] if isinstance(batch, (tuple, list)) else batch)
+
+
+def filled_batches(
+    arrays: Mapping[str, np.ndarray], size: int
+) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """Rows of arrays, `size` at a time: their numbers, and a dict of what stands there.
+
+    The last batch is filled up with the last row: one size, one compiled program.
+    """
+    count = len(next(iter(arrays.values())))
+    for start in range(0, count, size):
+        numbers = np.minimum(np.arange(start, start + size), count - 1)
+        yield numbers, {name: array[numbers] for name, array in arrays.items()}
 
 
 def to_numpy(x: Tensor) -> np.ndarray:

@@ -32,6 +32,13 @@ def check_integer(name: str, value: Any, low: int, what: str | None = None) -> N
         raise ValueError(f"Expected {what}. Received: {name}={value!r}")
 
 
+def check_non_negative(**values: Any) -> None:
+    """Raises `ValueError` that names the first value that is negative, or not a number."""
+    for name, value in values.items():
+        if not value >= 0:
+            raise ValueError(f"Expected a non-negative number. Received: {name}={value!r}")
+
+
 def check_share(name: str, value: Any) -> None:
     """Raises `ValueError` unless `value` is in `[0, 1)`."""
     if not 0 <= value < 1:
@@ -132,6 +139,21 @@ def check_codes(
             f"Received: {argument} from {codes.min()} to {codes.max()}"
         )
     return codes
+
+
+def labels_of_all(labels: Any, num_classes: int | None, count: int) -> np.ndarray | None:
+    """Labels of so many examples, of one for all or one each; None without classes.
+
+    Raises:
+        ValueError: If they are missing, or there are no classes.
+    """
+    if (labels is None) != (num_classes is None):
+        wanted = "no labels" if num_classes is None else f"labels below {num_classes}"
+        raise ValueError(f"Expected {wanted}. Received: labels={labels}")
+    if labels is None:
+        return None
+    labels = keras.ops.convert_to_numpy(labels)
+    return np.full(count, labels) if labels.ndim == 0 else labels
 
 
 def side_by_side(codes: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ EVERYWHERE = ("test_docs.py::test_docstring_examples_run[keras_vqvae2.layers.",)
 
 # Megabytes: above the first, and at every step above it, a process gives back what it keeps without
 # need; above the last the run fails.
-GIVE_BACK, STEP, WANTED, LIMIT = 1200, 300, 2500, 8000
+GIVE_BACK, STEP, WANTED, LIMIT = 1200, 300, 2500, 4000
 give_back_above = GIVE_BACK
 
 

@@ -1,7 +1,7 @@
 """The prior of the VQ-VAE of 2017: a Gated PixelCNN over its one level of codes. Stage 2.
 
 Command:    python examples/train_prior.py --recipe=examples/recipes/gated_pixelcnn_2017.py \\
-                --codes=runs/codes --level=top --output=runs/prior_2017
+                --codes=runs/codes --level=bottom --output=runs/prior_2017
             on what encode_dataset.py made with a model of recipes/vqvae_2017.py
 Hardware:   not run here at full size
 Sizes:      the paper does not say its prior's; those here are Gated PixelCNN's on ImageNet at

@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_vqvae2 import backend
 from keras_vqvae2.hints import Tensor
+from keras_vqvae2.image_batches import filled_batches
 
 
 def draw_batches(
@@ -41,15 +42,11 @@ def draw_batches(
     count = len(next(iter(request.values())))
     multiple = backend.batch_multiple()
     size = -(-min(batch_size, count) // multiple) * multiple
-    starts = range(0, count, size)
     drawn = np.empty((count, *shape), "int32")
-    total = len(starts) * shape[0]
+    total = -(-count // size) * shape[0]
     with tqdm.tqdm(total=total, desc=name, unit="row", disable=not verbose) as progress:
-        for start in starts:
-            # The last batch is filled up: one size, one compiled program.
-            numbers = np.minimum(np.arange(start, start + size), count - 1)
-            inputs = {key: value[numbers] for key, value in request.items()}
-            part = drawn[start : start + size]
+        for numbers, inputs in filled_batches(request, size):
+            part = drawn[numbers[0] : numbers[0] + size]
             for rows, new in draw(inputs, numbers):
                 part[:, rows] = ops.convert_to_numpy(new)[: len(part)]
                 if (part[:, rows] < 0).any():

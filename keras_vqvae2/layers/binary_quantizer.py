@@ -75,7 +75,9 @@ class BinaryQuantizer(Quantizer):
         places = [
             range(n)[:: -1 if first_channel == "most_significant" else 1] for n in self._tokens
         ]
-        self._shifts = np.concatenate(places).astype("int32")  # (D,), of each channel in its token
+        # (D,), what each channel counts in its token; products and quotients, since not every
+        # runtime that codes are exported to can shift bits.
+        self._counts = 2 ** np.concatenate(places).astype("int32")
         owners = np.repeat(np.arange(len(self._tokens)), self._tokens)
         self._owners = owners.astype("int32")  # (D,), the token of each channel
 
@@ -118,7 +120,7 @@ class BinaryQuantizer(Quantizer):
         return without_padding(rows, real), row_weights(rows, real)
 
     def _codes(self, positive):
-        places = ops.left_shift(ops.cast(positive, "int32"), self._shifts)  # (..., D)
+        places = ops.cast(positive, "int32") * self._counts  # (..., D)
         ends = np.cumsum(self._tokens)
         parts = [places[..., end - n : end] for n, end in zip(self._tokens, ends.tolist())]
         codes = [ops.cast(ops.sum(part, axis=-1), "int32") for part in parts]
@@ -129,7 +131,7 @@ class BinaryQuantizer(Quantizer):
         if self.factorized_bits is None:
             codes = ops.expand_dims(codes, -1)  # (..., tokens)
         of_channel = ops.take(codes, self._owners, axis=-1)  # (..., D)
-        bits = ops.mod(ops.right_shift(of_channel, self._shifts), 2)
+        bits = ops.mod(ops.floor_divide(of_channel, self._counts), 2)
         signs = ops.where(bits == 1, self._length, -self._length)
         return ops.where(of_channel < 0, ops.zeros_like(signs), signs)
 
@@ -154,7 +156,7 @@ class BinaryQuantizer(Quantizer):
             below = self.bits - np.cumsum(sizes)  # bits below each token
         else:
             below = np.cumsum(sizes) - sizes
-        tokens = ops.right_shift(codes, below.astype("int32"))
+        tokens = ops.floor_divide(codes, (2**below).astype("int32"))
         tokens = ops.mod(tokens, (2**sizes).astype("int32"))
         return ops.where(codes < 0, -1, tokens)
 

@@ -7,7 +7,7 @@ from keras import ops
 from keras_vqvae2.hints import Config, Tensor
 from keras_vqvae2.layers.binary_quantizer import BinaryQuantizer
 from keras_vqvae2.layers.unit_sphere import unit
-from keras_vqvae2.validation import check_positive
+from keras_vqvae2.validation import check_non_negative, check_positive
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae2")
@@ -86,14 +86,7 @@ class BinarySphericalQuantizer(BinaryQuantizer):
             raise ValueError(f"Expected one of {kinds}. Received: {per_sample_entropy=}")
         if not inv_temperature > 0:
             raise ValueError(f"Expected a positive number. Received: {inv_temperature=}")
-        for name, weight in (
-            ("commitment_cost", commitment_cost),
-            ("gamma0", gamma0),
-            ("gamma", gamma),
-            ("zeta", zeta),
-        ):
-            if not weight >= 0:
-                raise ValueError(f"Expected a non-negative weight. Received: {name}={weight}")
+        check_non_negative(commitment_cost=commitment_cost, gamma0=gamma0, gamma=gamma, zeta=zeta)
         if bits % group_size:
             raise ValueError(f"Expected a divisor of bits={bits}. Received: {group_size=}")
         length = bits**-0.5

@@ -7,9 +7,10 @@ from keras_vqvae2 import backend
 from keras_vqvae2.hints import Config, Shape, Tensor
 from keras_vqvae2.layers.code_entropies import softmax_entropies
 from keras_vqvae2.layers.nearest_code import nearest_code
-from keras_vqvae2.layers.quantizer import Quantizer
+from keras_vqvae2.layers.quantizer import Quantizer, rows_of
 from keras_vqvae2.layers.row_chunks import rows_at_once, scan_rows
-from keras_vqvae2.layers.row_means import row_weights, without_padding
+from keras_vqvae2.layers.row_means import mean_square, row_weights, without_padding
+from keras_vqvae2.validation import check_non_negative
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae2")
@@ -77,12 +78,7 @@ class IndexBackpropagationQuantizer(Quantizer):
         **kwargs: Any,
     ) -> None:
         super().__init__(num_embeddings, embedding_dim, **kwargs)
-        for name, weight in (
-            ("commitment_cost", commitment_cost),
-            ("entropy_weight", entropy_weight),
-        ):
-            if not weight >= 0:
-                raise ValueError(f"Expected a non-negative weight. Received: {name}={weight}")
+        check_non_negative(commitment_cost=commitment_cost, entropy_weight=entropy_weight)
         if not entropy_temperature > 0:
             raise ValueError(f"Expected a positive number. Received: {entropy_temperature=}")
         if logarithm not in ("exact", "shifted"):
@@ -124,12 +120,8 @@ class IndexBackpropagationQuantizer(Quantizer):
     def _loss(self, z, quantized, hard, codebook, real):
         weights = row_weights(z, real)
         z, quantized, hard = (without_padding(x, real) for x in (z, quantized, hard))
-
-        def error(a, b):
-            return ops.sum(weights * ops.mean(ops.square(a - b), axis=-1))
-
-        loss = error(quantized, z) + error(ops.stop_gradient(hard), z)
-        loss = loss + self.commitment_cost * error(hard, ops.stop_gradient(z))
+        loss = mean_square(quantized, z, weights) + mean_square(ops.stop_gradient(hard), z, weights)
+        loss = loss + self.commitment_cost * mean_square(hard, ops.stop_gradient(z), weights)
         if not self.entropy_weight:
             return loss
         return loss + self.entropy_weight * self._entropies(z, codebook, weights)[2]
@@ -155,9 +147,7 @@ class IndexBackpropagationQuantizer(Quantizer):
         return softmax_entropies(z, codebook, weights, temperature, self.logarithm)
 
     def lookup(self, codes: Tensor) -> Tensor:
-        codebook = self.codebook
-        vectors = ops.take(codebook, ops.maximum(codes, 0), axis=0)  # (..., D)
-        return ops.where(ops.expand_dims(codes >= 0, -1), vectors, ops.mean(codebook, axis=0))
+        return rows_of(self.codebook, codes)
 
     def get_config(self) -> Config:
         return {

@@ -8,7 +8,7 @@ from keras_vqvae2.hints import Config, Tensor
 from keras_vqvae2.layers.binary_quantizer import BinaryQuantizer
 from keras_vqvae2.layers.code_entropies import MOST_BITS
 from keras_vqvae2.layers.unit_sphere import unit
-from keras_vqvae2.validation import check_positive
+from keras_vqvae2.validation import check_non_negative, check_positive
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae2")
@@ -93,13 +93,11 @@ class LookupFreeQuantizer(BinaryQuantizer):
         check_positive(bits=bits)
         if not temperature > 0:
             raise ValueError(f"Expected a positive number. Received: {temperature=}")
-        for name, weight in (
-            ("entropy_weight", entropy_weight),
-            ("diversity_gamma", diversity_gamma),
-            ("commitment_cost", commitment_cost),
-        ):
-            if not weight >= 0:
-                raise ValueError(f"Expected a non-negative weight. Received: {name}={weight}")
+        check_non_negative(
+            entropy_weight=entropy_weight,
+            diversity_gamma=diversity_gamma,
+            commitment_cost=commitment_cost,
+        )
         if group_size is None and bits > MOST_BITS:
             raise ValueError(
                 f"Expected a group_size for more than {MOST_BITS} bits. Received: {bits=}"

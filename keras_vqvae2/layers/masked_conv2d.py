@@ -83,15 +83,15 @@ class MaskedConv2D(MaskedKernel):
         self._mask: np.ndarray | None = None
         if self.mask_type is None:
             return
-        mask = np.ones(self.kernel.shape, "float32")
-        mask[self.rows_above, self.reach + 1 :] = 0.0
-        groups = np.arange(channels) * self.colours // channels  # of each input channel
-        part = self.filters // self.gates
-        own = np.tile(np.arange(part) * self.colours // part, self.gates)  # of each output channel
-        seen = groups[:, None] < own if self.mask_type == "A" else groups[:, None] <= own
-        mask[self.rows_above, self.reach] = seen  # (C, F)
-        # A mask that all channels share is stored once.
-        self._mask = mask if self.colours > 1 else mask[:, :, :1, :1]
+        # A mask that all channels share is made once, whatever their number.
+        part = self.filters // self.gates if self.colours > 1 else 1
+        groups = np.arange(channels if self.colours > 1 else 1)
+        groups = groups * self.colours // len(groups)  # of each input channel
+        own = np.tile(np.arange(part) * self.colours // part, self.gates if self.colours > 1 else 1)
+        seen = groups[:, None] < own if self.mask_type == "A" else groups[:, None] <= own  # (C, F)
+        self._mask = np.ones((*self.kernel.shape[:2], *seen.shape), "float32")
+        self._mask[self.rows_above, self.reach + 1 :] = 0.0
+        self._mask[self.rows_above, self.reach] = seen
 
     def _masked_kernel(self):
         kernel = ops.convert_to_tensor(self.kernel)

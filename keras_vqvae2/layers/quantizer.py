@@ -7,6 +7,12 @@ from keras_vqvae2.hints import Shape, Tensor, TensorTree
 from keras_vqvae2.validation import check_positive
 
 
+def rows_of(codebook: Tensor, codes: Tensor) -> Tensor:
+    """The rows `(..., D)` of a codebook `(K, D)` at codes `(...)`; at -1 their mean."""
+    vectors = ops.take(codebook, ops.maximum(codes, 0), axis=0)
+    return ops.where(ops.expand_dims(codes >= 0, -1), vectors, ops.mean(codebook, axis=0))
+
+
 class Quantizer(keras.layers.Layer):
     """Replaces vectors by codes, and codes by vectors: the base of all quantizers.
 

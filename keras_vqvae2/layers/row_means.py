@@ -27,6 +27,11 @@ def row_weights(vectors: Tensor, real: Tensor | None) -> Tensor:
     return counted / ops.maximum(count, 1e-12)
 
 
+def mean_square(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
+    """The mean of squared differences of `(N, D)`, of which `row_weights` says what counts."""
+    return ops.sum(weights * ops.mean(ops.square(a - b), axis=-1))
+
+
 def without_padding(vectors: Tensor, real: Tensor | None) -> Tensor:
     """The vectors with zeros where there is padding, which may hold anything: `(N, D)`."""
     return vectors if real is None else ops.where(real[:, None], vectors, 0.0)

@@ -6,8 +6,9 @@ from keras import ops
 from keras_vqvae2.hints import Config, Shape, Tensor
 from keras_vqvae2.layers.gradient_estimators import ESTIMATORS
 from keras_vqvae2.layers.nearest_code import nearest_code
-from keras_vqvae2.layers.quantizer import Quantizer
-from keras_vqvae2.layers.row_means import row_weights, without_padding
+from keras_vqvae2.layers.quantizer import Quantizer, rows_of
+from keras_vqvae2.layers.row_means import mean_square, row_weights, without_padding
+from keras_vqvae2.validation import check_non_negative
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae2")
@@ -75,12 +76,7 @@ class SimVectorQuantizer(Quantizer):
         **kwargs: Any,
     ) -> None:
         super().__init__(num_embeddings, embedding_dim, **kwargs)
-        for name, weight in (
-            ("commitment_cost", commitment_cost),
-            ("codebook_cost", codebook_cost),
-        ):
-            if not weight >= 0:
-                raise ValueError(f"Expected a non-negative weight. Received: {name}={weight}")
+        check_non_negative(commitment_cost=commitment_cost, codebook_cost=codebook_cost)
         if gradient not in ESTIMATORS:
             raise ValueError(
                 f"Expected one of {sorted(ESTIMATORS)}. Received: gradient={gradient!r}"
@@ -137,18 +133,12 @@ class SimVectorQuantizer(Quantizer):
     def _loss(self, z, quantized, real):
         weights = row_weights(z, real)
         z, quantized = without_padding(z, real), without_padding(quantized, real)
-
-        def error(a, b):
-            return ops.sum(weights * ops.mean(ops.square(a - b), axis=-1))
-
-        commitment = error(z, ops.stop_gradient(quantized))
-        codebook_loss = error(ops.stop_gradient(z), quantized)
+        commitment = mean_square(z, ops.stop_gradient(quantized), weights)
+        codebook_loss = mean_square(ops.stop_gradient(z), quantized, weights)
         return self.commitment_cost * commitment + self.codebook_cost * codebook_loss
 
     def lookup(self, codes: Tensor) -> Tensor:
-        codebook = self.codebook
-        vectors = ops.take(codebook, ops.maximum(codes, 0), axis=0)  # (..., D)
-        return ops.where(ops.expand_dims(codes >= 0, -1), vectors, ops.mean(codebook, axis=0))
+        return rows_of(self.codebook, codes)
 
     def get_config(self) -> Config:
         return {

@@ -10,7 +10,7 @@ from keras_vqvae2.layers.gradient_estimators import ESTIMATORS, diveq, straight_
 from keras_vqvae2.layers.nearest_code import nearest_code
 from keras_vqvae2.layers.quantizer import Quantizer
 from keras_vqvae2.layers.unit_sphere import unit
-from keras_vqvae2.validation import check_integer, check_share
+from keras_vqvae2.validation import check_integer, check_non_negative, check_share
 
 SIMILARITIES = ("euclidean", "cosine")
 GOLDEN_RATIO = (np.sqrt(5.0) - 1.0) / 2.0
@@ -118,17 +118,16 @@ class VectorQuantizer(Quantizer):
         **kwargs: Any,
     ) -> None:
         super().__init__(num_embeddings, embedding_dim, **kwargs)
-        if commitment_cost < 0:
-            raise ValueError(
-                f"Expected a non-negative weight. Received: commitment_cost={commitment_cost}"
-            )
+        check_non_negative(
+            commitment_cost=commitment_cost,
+            noise_variance=noise_variance,
+            orthogonal_weight=orthogonal_weight,
+        )
         check_share("decay", decay)
         check_share("restart_threshold", restart_threshold)
         gradients = sorted([*ESTIMATORS, "diveq"])
         if gradient not in gradients:
             raise ValueError(f"Expected one of {gradients}. Received: gradient={gradient!r}")
-        if not noise_variance >= 0:
-            raise ValueError(f"Expected a non-negative number. Received: {noise_variance=}")
         if similarity not in SIMILARITIES:
             raise ValueError(f"Expected one of {SIMILARITIES}. Received: {similarity=}")
         check_integer("num_heads", num_heads, 1)
@@ -136,8 +135,6 @@ class VectorQuantizer(Quantizer):
             raise ValueError(
                 f"Expected a divisor of embedding_dim={embedding_dim}. Received: {num_heads=}"
             )
-        if not orthogonal_weight >= 0:
-            raise ValueError(f"Expected a non-negative weight. Received: {orthogonal_weight=}")
         self.commitment_cost = commitment_cost
         self.decay = decay
         self.data_initialization = data_initialization

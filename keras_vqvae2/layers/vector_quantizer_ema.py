@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_vqvae2.hints import Config
 from keras_vqvae2.layers.vector_quantizer import VectorQuantizer, mean_squared_error
+from keras_vqvae2.validation import check_non_negative
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae2")
@@ -80,8 +81,7 @@ class VectorQuantizerEMA(VectorQuantizer):
                 "Expected orthogonal_weight=0 of codes that are averages, which no loss trains; "
                 f"VectorQuantizer takes one. Received: orthogonal_weight={self.orthogonal_weight}"
             )
-        if epsilon < 0:
-            raise ValueError(f"Expected a non-negative number. Received: epsilon={epsilon}")
+        check_non_negative(epsilon=epsilon)
         if zero_debias and not epsilon:
             raise ValueError(
                 "zero_debias=True leaves codes that nothing has chosen with a count of 0 and needs "

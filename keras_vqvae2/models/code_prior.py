@@ -1,6 +1,6 @@
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -14,7 +14,7 @@ from keras_vqvae2.decoding.row_decoder import RowDecoder
 from keras_vqvae2.decoding.sampling import Sampling, sample_uniforms
 from keras_vqvae2.decoding.steps import Steps
 from keras_vqvae2.hints import Config, DTypePolicy, Tensor, TensorTree
-from keras_vqvae2.image_batches import to_numpy
+from keras_vqvae2.image_batches import filled_batches, to_numpy
 from keras_vqvae2.layers.categorical import cross_entropy
 from keras_vqvae2.layers.condition_dropout import ConditionDropout
 from keras_vqvae2.models.guarded_model import MeanOfSome, zero_unless
@@ -24,6 +24,7 @@ from keras_vqvae2.validation import (
     check_integer,
     check_positive,
     first_batch,
+    labels_of_all,
     side_by_side,
 )
 
@@ -376,13 +377,10 @@ class CodePrior(PresetModel):
         count = len(arrays[self.level])
         size = min(batch_size, count)
         parts = []
-        for start in range(0, count, size):
-            # The last batch is filled up: one size, one compiled program.
-            places = np.minimum(np.arange(start, start + size), count - 1)
-            batch = {name: array[places] for name, array in arrays.items()}
+        for numbers, batch in filled_batches(arrays, size):
             logits = self.predict(batch, batch_size=size, verbose=0)
             nats = cross_entropy(batch[self.level], ops.convert_to_tensor(logits))
-            parts.append(ops.convert_to_numpy(nats)[: count - start])
+            parts.append(ops.convert_to_numpy(nats)[: count - numbers[0]])
         return np.concatenate(parts)
 
     # === Drawing ===
@@ -500,16 +498,13 @@ class CodePrior(PresetModel):
             )
         if labels is None and self.label_dropout:
             labels = self.num_classes
-        if (labels is None) != (self.num_classes is None):
-            wanted = "no labels" if self.num_classes is None else f"labels below {self.num_classes}"
-            raise ValueError(f"Expected {wanted}. Received: labels={labels}")
+        labels = labels_of_all(labels, self.num_classes, num_samples)
         request = {name: condition[name] for name in self.condition_factors}
         if codes is None:
             codes = np.full((num_samples, *self.code_shape), -1, "int32")
         request[self.level] = codes
         if labels is not None:
-            labels = ops.convert_to_numpy(labels)
-            request["label"] = np.full(num_samples, labels) if labels.ndim == 0 else labels
+            request["label"] = labels
         arrays = self.check_batch(request, partial=(self.level,))
         if len(arrays[self.level]) != num_samples:
             sizes = {name: len(array) for name, array in arrays.items()}
@@ -546,9 +541,12 @@ class AutoregressivePrior(CodePrior):
     """A `CodePrior` whose logits at a position depend on the positions before it, in raster order.
 
     It draws one position after the other. A subclass cuts its network into `Steps`; full passes
-    and steps give the same logits. Where coarser levels or labels are first turned into features,
-    `condition_features` says how.
+    and steps give the same logits. Where coarser levels are first turned into features, by layers
+    named `conditioner_<level>`, `_condition_map` says how those are joined.
     """
+
+    # A function of a dict of layers and one of codes, both by level, or None.
+    _condition_map: Callable[..., Tensor] | None = None
 
     def _steps(self) -> Steps:
         """The network cut into steps, for `RowDecoder`."""
@@ -556,7 +554,15 @@ class AutoregressivePrior(CodePrior):
 
     def condition_features(self, inputs: Mapping[str, Tensor]) -> Tensor | None:
         """What the steps see of coarser levels: `(batch, rows, columns, units)`, or None."""
-        return None
+        return None if self._condition_map is None else self.conditioner(inputs)
+
+    @functools.cached_property
+    def conditioner(self) -> keras.Model:
+        """Model from the coarser levels' codes to their features."""
+        coarser = {name: self.input[name] for name in self.condition_factors}
+        layers = {name: self.get_layer(f"conditioner_{name}") for name in coarser}
+        joined: Any = self._condition_map
+        return keras.Model(coarser, joined(layers, coarser), name="conditioner")
 
     def quantize(self, *args: Any, **kwargs: Any) -> None:
         super().quantize(*args, **kwargs)

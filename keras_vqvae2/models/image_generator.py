@@ -12,6 +12,7 @@ from keras_vqvae2.models.code_prior import CodePrior
 from keras_vqvae2.models.image_generator_presets import IMAGE_GENERATOR_PRESETS
 from keras_vqvae2.models.preset_registry import RegisteredPresets, find_preset, register_presets
 from keras_vqvae2.models.rejection_sampling import RejectionResult, best_of_drawn
+from keras_vqvae2.models.vqvae2.levels import touched
 from keras_vqvae2.models.vqvae2.vqvae2 import VQVAE2
 from keras_vqvae2.validation import check_images, check_integer, check_positive
 
@@ -325,10 +326,10 @@ class HierarchicalImageGenerator:
         images = to_unit_floats(np.where(mask, np.zeros((), images.dtype), images))
         kept = images.sum((1, 2), keepdims=True) / np.maximum(1, weights.sum((1, 2), keepdims=True))
         codes = self.vqvae.encode(np.where(mask, kept, images).astype("float32"))
-        given = {}
-        for level, value in codes.items():
-            new = touched(mask[..., 0], value.shape[1:3])
-            given[level] = np.where(new if value.ndim == 3 else new[..., None], -1, value)
+        given = {
+            level: np.where(touched(mask[..., 0], value.shape[1:]), -1, value)
+            for level, value in codes.items()
+        }
         invented = self._draw(given, labels, settings, seed, numbers, batch_size, verbose)
         return np.where(mask, np.concatenate([*invented]), images)
 
@@ -512,25 +513,6 @@ def check_fit(vqvae, priors, label_names):
 def image_numbers(first: int, count: int) -> np.ndarray:
     check_integer("first_image", first, 0)
     return np.arange(first, first + count)
-
-
-def touched(mask, shape):
-    """Which codes of a map touch a masked pixel, or neighbour one that does.
-
-    Args:
-        mask: Booleans of shape `(N, H, W)`.
-        shape: `(rows, columns)` of the map.
-
-    Returns:
-        Booleans of shape `(N, rows, columns)`.
-    """
-    count, height, width = mask.shape
-    rows, columns = shape
-    cells = mask.reshape(count, rows, height // rows, columns, width // columns)
-    cells = np.pad(cells.any(axis=(2, 4)), ((0, 0), (1, 1), (1, 1)))
-    return np.logical_or.reduce(
-        [cells[:, i : i + rows, j : j + columns] for i in range(3) for j in range(3)]
-    )
 
 
 def label_indices(labels, numbers, num_classes, label_names):

@@ -5,7 +5,7 @@ import pytest
 from keras_vqvae2 import VQVAE2, HierarchicalImageGenerator, PixelSnailPrior
 from keras_vqvae2.data import sample_photographs
 from keras_vqvae2.metrics import FrechetDistance, PrecisionRecall
-from keras_vqvae2.models.image_generator import touched
+from keras_vqvae2.models.vqvae2.levels import touched
 
 SMALL = {
     "num_embeddings": 12,

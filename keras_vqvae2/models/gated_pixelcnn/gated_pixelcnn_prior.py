@@ -1,4 +1,3 @@
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -6,7 +5,7 @@ import keras
 from keras import ops
 
 from keras_vqvae2.decoding.steps import Steps
-from keras_vqvae2.hints import Config, DTypePolicy, Size, Tensor
+from keras_vqvae2.hints import Config, DTypePolicy, Size
 from keras_vqvae2.models.code_prior import AutoregressivePrior
 from keras_vqvae2.models.gated_pixelcnn.gated_pixelcnn_layers import ColourHead, GatedPixelCNNLayer
 from keras_vqvae2.models.gated_pixelcnn.gated_pixelcnn_steps import GatedPixelCNNSteps
@@ -176,6 +175,8 @@ class GatedPixelCNNPrior(AutoregressivePrior):
 
     # === Drawing ===
 
+    _condition_map = staticmethod(condition_map)
+
     def _steps(self) -> Steps:
         embedding = self.get_layer("embedding")
 
@@ -189,16 +190,6 @@ class GatedPixelCNNPrior(AutoregressivePrior):
             self.code_shape[1],
             self.hidden_units,
         )
-
-    def condition_features(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        return self.conditioner(inputs)
-
-    @functools.cached_property
-    def conditioner(self) -> keras.Model:
-        """Model from the coarser levels' codes to their features."""
-        coarser = {name: self.input[name] for name in self.condition_factors}
-        stacks = {name: self.get_layer(f"conditioner_{name}") for name in coarser}
-        return keras.Model(coarser, condition_map(stacks, coarser), name="conditioner")
 
     def get_config(self) -> Config:
         return {

@@ -40,29 +40,35 @@ class WeightNorm(keras.layers.Layer):
         self.init_scale = init_scale
 
     def _add_weights(self, size, channels):
+        # Without autocast: norms want all digits, and the kernel is rounded once, at its end.
         self.v = self.add_weight(
             name="v",
             shape=(*size, channels, self.filters),
             initializer=keras.initializers.RandomNormal(0.0, 0.05),
+            autocast=False,
         )
-        self.g = self.add_weight(name="g", shape=(self.filters,), initializer="ones")
-        self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
+        self.g = self.add_weight(
+            name="g", shape=(self.filters,), initializer="ones", autocast=False
+        )
+        self.bias = self.add_weight(
+            name="bias", shape=(self.filters,), initializer="zeros", autocast=False
+        )
 
     def _direction(self):
         """`V / |V|`, float32."""
-        v = ops.cast(self.v.value, "float32")  # not autocast: norms want all digits
+        v = ops.cast(self.v, "float32")
         squares = ops.sum(ops.square(v), axis=(0, 1, 2))
         return v / ops.sqrt(ops.maximum(squares, 1e-12))
 
     def _kernel(self):
         """The kernel in the compute dtype."""
-        return ops.cast(self._direction() * self.g.value, self.compute_dtype)
+        return ops.cast(self._direction() * ops.cast(self.g, "float32"), self.compute_dtype)
 
     def _bias(self):
-        return ops.cast(self.bias.value, self.compute_dtype)
+        return ops.cast(self.bias, self.compute_dtype)
 
     def _linear(self, inputs, kernel):
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not say what it computes.")
 
     def _before_cropping(self, inputs, outputs, kernel):
         """What the statistics of the start are taken of."""

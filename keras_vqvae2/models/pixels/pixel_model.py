@@ -15,7 +15,7 @@ from keras_vqvae2.decoding.row_decoder import RowDecoder
 from keras_vqvae2.decoding.sampling import sample_uniforms
 from keras_vqvae2.decoding.steps import Steps
 from keras_vqvae2.hints import Config, DTypePolicy, Tensor, TensorTree
-from keras_vqvae2.image_batches import to_numpy
+from keras_vqvae2.image_batches import filled_batches, to_numpy
 from keras_vqvae2.layers.pixel_distribution import PixelDistribution
 from keras_vqvae2.models.guarded_model import MeanOfSome, zero_unless
 from keras_vqvae2.models.preset_model import PresetModel
@@ -26,6 +26,7 @@ from keras_vqvae2.validation import (
     check_positive,
     first_batch,
     is_arrays,
+    labels_of_all,
 )
 
 LEVEL = "pixels"  # in place of a level's name in the key of random numbers
@@ -310,14 +311,11 @@ class PixelModel(PresetModel):
         count = len(arrays["image"])
         size = min(batch_size, count)
         parts = []
-        for start in range(0, count, size):
-            # The last batch is filled up: one size, one compiled program.
-            places = np.minimum(np.arange(start, start + size), count - 1)
-            batch = keras.tree.map_structure(lambda x, places=places: x[places], arrays)
+        for numbers, batch in filled_batches(arrays, size):
             parameters = super().predict(batch, batch_size=size, verbose=0)
             values = self._values(batch["image"])
             nats = self.distribution.nats(values, parameters)
-            parts.append(ops.convert_to_numpy(nats)[: count - start])
+            parts.append(ops.convert_to_numpy(nats)[: count - numbers[0]])
         return np.concatenate(parts)
 
     # === Drawing ===
@@ -441,12 +439,8 @@ class PixelModel(PresetModel):
         check_integer("seed", seed, 0)
         check_integer("first_image", first, 0)
         request = {"image": given}
-        if (labels is None) != (self.num_classes is None):
-            wanted = "no labels" if self.num_classes is None else f"labels below {self.num_classes}"
-            raise ValueError(f"Expected {wanted}. Received: labels={labels}")
+        labels = labels_of_all(labels, self.num_classes, len(given))
         if labels is not None:
-            labels = ops.convert_to_numpy(labels)
-            labels = np.full(len(given), labels) if labels.ndim == 0 else labels
             labels = check_codes(labels, self.num_classes, (), "labels", what="labels")
             if len(labels) != len(given):
                 raise ValueError(f"Expected {len(given)} labels. Received: {len(labels)}")

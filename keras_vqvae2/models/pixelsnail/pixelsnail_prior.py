@@ -1,4 +1,3 @@
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -6,7 +5,7 @@ import keras
 from keras import ops
 
 from keras_vqvae2.decoding.steps import Steps
-from keras_vqvae2.hints import Config, DTypePolicy, Size, Tensor
+from keras_vqvae2.hints import Config, DTypePolicy, Size
 from keras_vqvae2.layers import CodeConv2D
 from keras_vqvae2.models.code_prior import AutoregressivePrior
 from keras_vqvae2.models.pixelsnail.causal_block import CausalBlock
@@ -19,6 +18,12 @@ from keras_vqvae2.models.pixelsnail.pixelsnail_layers import (
 )
 from keras_vqvae2.models.pixelsnail.pixelsnail_steps import PixelSnailSteps
 from keras_vqvae2.validation import check_positive
+
+
+def condition_map(stacks, codes):
+    """Features of all coarser levels, shape `(batch, rows, columns, channels)`."""
+    maps = [stack(codes[name]) for name, stack in stacks.items()]
+    return ops.concatenate(maps, axis=-1) if len(maps) > 1 else maps[0]
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae2")
@@ -272,18 +277,10 @@ class PixelSnailPrior(AutoregressivePrior):
 
     # === Drawing ===
 
+    _condition_map = staticmethod(condition_map)
+
     def _steps(self) -> Steps:
         return PixelSnailSteps(self)
-
-    def condition_features(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        return self.conditioner(inputs)
-
-    @functools.cached_property
-    def conditioner(self) -> keras.Model:
-        """Model from the coarser levels' codes to their features."""
-        coarser = {name: self.input[name] for name in self.condition_factors}
-        stacks = {name: self.get_layer(f"conditioner_{name}") for name in coarser}
-        return keras.Model(coarser, condition_map(stacks, coarser), name="conditioner")
 
     def get_config(self) -> Config:
         return {
@@ -308,9 +305,3 @@ class PixelSnailPrior(AutoregressivePrior):
             "dropout": self.dropout,
             "gradient_checkpointing": self.gradient_checkpointing,
         }
-
-
-def condition_map(stacks, codes):
-    """Features of all coarser levels, shape `(batch, rows, columns, channels)`."""
-    maps = [stack(codes[name]) for name, stack in stacks.items()]
-    return ops.concatenate(maps, axis=-1) if len(maps) > 1 else maps[0]

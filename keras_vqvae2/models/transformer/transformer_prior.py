@@ -1,4 +1,3 @@
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -6,7 +5,7 @@ import keras
 from keras import ops
 
 from keras_vqvae2.decoding.steps import Steps
-from keras_vqvae2.hints import Config, DTypePolicy, Tensor
+from keras_vqvae2.hints import Config, DTypePolicy
 from keras_vqvae2.layers import TransformerBlock
 from keras_vqvae2.layers.self_attention import EPSILON
 from keras_vqvae2.models.code_prior import AutoregressivePrior
@@ -205,18 +204,10 @@ class TransformerPrior(AutoregressivePrior):
 
     # === Drawing ===
 
+    _condition_map = staticmethod(condition_map)
+
     def _steps(self) -> Steps:
         return TransformerSteps(self)
-
-    def condition_features(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        return self.conditioner(inputs)
-
-    @functools.cached_property
-    def conditioner(self) -> keras.Model:
-        """Model from the coarser levels' codes to their features."""
-        coarser = {name: self.input[name] for name in self.condition_factors}
-        layers = {name: self.get_layer(f"conditioner_{name}") for name in coarser}
-        return keras.Model(coarser, condition_map(layers, coarser), name="conditioner")
 
     def get_config(self) -> Config:
         return {

@@ -16,7 +16,7 @@ from keras_vqvae2.losses import ReconstructionLoss
 from keras_vqvae2.metrics import CodebookPerplexity, CodebookUsage, PeakSignalNoiseRatio
 from keras_vqvae2.models.guarded_model import MeanOfSome, track, track_error
 from keras_vqvae2.models.preset_model import PresetModel
-from keras_vqvae2.models.vqvae2.levels import check_factors, level_names
+from keras_vqvae2.models.vqvae2.levels import check_factors, codes_by_position, level_names
 from keras_vqvae2.models.vqvae2.vqvae2_config import (
     checked_losses,
     quantizers_of_levels,
@@ -33,13 +33,11 @@ from keras_vqvae2.models.vqvae2.vqvae2_layers import (
     to_pixels,
 )
 from keras_vqvae2.validation import (
-    check_codes,
     check_image_shape,
     check_images,
     check_positive,
     check_share,
     first_batch,
-    side_by_side,
 )
 
 
@@ -500,7 +498,12 @@ class VQVAE2(PresetModel):
                 f"Expected a dict of code maps for some of the levels {self.levels}. "
                 f"Received: codes for {tuple(codes)}"
             )
-        known = {level: self._checked_codes(level, value) for level, value in codes.items()}
+        known = {
+            level: codes_by_position(
+                value, self.num_embeddings[level], self.code_axes[level], f"codes[{level!r}]"
+            )
+            for level, value in codes.items()
+        }
         sizes = {
             (len(value), value.shape[1] / unit[level][0], value.shape[2] / unit[level][1])
             for level, value in known.items()
@@ -516,19 +519,6 @@ class VQVAE2(PresetModel):
             shape = (batch, round(rows * unit_rows), round(columns * unit_columns))
             known.setdefault(level, np.full((*shape, *self.code_axes[level]), -1))
         return {level: known[level].astype("int32") for level in unit}
-
-    def _checked_codes(self, level, codes):
-        """Codes that fit a level, with an axis for those of a position if there are several."""
-        codes, axes, argument = to_numpy(codes), self.code_axes[level], f"codes[{level!r}]"
-        depth = math.prod(axes)
-        if axes and (codes.shape[3:] not in ((), axes) or math.prod(codes.shape[2:]) % depth):
-            raise ValueError(
-                f"Expected {depth} codes a position: (batch, rows, columns, {depth}), or "
-                f"side by side. Received: {argument} of shape {codes.shape}"
-            )
-        flat = side_by_side(codes) if axes else codes
-        checked = check_codes(flat, self.num_embeddings[level], argument=argument)
-        return np.reshape(checked, (*checked.shape[:2], -1, *axes)) if axes else checked
 
     def code_shapes(self, image_size: Sequence[int] | None = None) -> dict[str, tuple[int, int]]:
         """Sizes of the code maps.
