@@ -2,6 +2,7 @@ import ctypes
 import gc
 import resource
 import sys
+import zlib
 from pathlib import Path
 
 import keras
@@ -10,6 +11,7 @@ import pytest
 
 TESTS = Path(__file__).parent
 GOLDEN = TESTS / "golden"
+BACKENDS = ("tensorflow", "jax", "torch")
 BACKEND = keras.backend.backend()
 
 # `make test` runs these on PyTorch, where nothing compiles; on the others `make test-slow` does.
@@ -29,6 +31,7 @@ ONCE = (
     "compression/test_compress.py::test_hostile",
     "compression/test_compress.py::test_the_label",
     "compression/test_range_coder.py",
+    "converters/test_pixelcnnpp.py::test_golden_parameters_one_pixel_after_the_other",
     "codes/test_code_datasets.py::test_a_kill",
     "codes/test_code_datasets.py::test_several_workers_write",
     "codes/test_code_datasets.py::test_workers",
@@ -62,6 +65,19 @@ ONCE = (
 )
 EVERYWHERE = ("test_docs.py::test_docstring_examples_run[keras_vqvae2.layers.",)
 
+# Whole models that train, draw and come back from files: `make test` runs each of these tests on
+# one backend, chosen by its name so that each kind of test and of model meets every backend; the
+# others run it in `make test-slow`. What backends have been found to differ in stays on all.
+SHARED = ("callbacks", "codes", "compression", "converters", "evaluation", "models")
+ON_ALL = (
+    "golden",
+    "cached_logits",
+    "equals_the_full_pass",
+    "half_precision",
+    "are_the_same",
+    "draw_the_same_codes",
+)
+
 # Megabytes: above the first, and at every step above it, a process gives back what it keeps without
 # need; above the last the run fails.
 GIVE_BACK, STEP, WANTED, LIMIT = 1200, 300, 2500, 4000
@@ -73,11 +89,19 @@ def pytest_collection_modifyitems(items):
     gone = [name for name in ONCE if not (TESTS / name.split("::")[0]).exists()]
     if gone:
         raise pytest.UsageError(f"tests/conftest.py names what is not there: {gone}")
-    if BACKEND != "torch":
-        for item in items:
-            name = item.nodeid.removeprefix("tests/")
-            if name.startswith(ONCE) and not name.startswith(EVERYWHERE):
-                item.add_marker(pytest.mark.slow)
+    for item in items:
+        name = item.nodeid.removeprefix("tests/")
+        if not runs_here(name):
+            item.add_marker(pytest.mark.slow)
+
+
+def runs_here(name):
+    """Whether `make test` runs the test of this name on this backend."""
+    if name.startswith(ONCE):
+        return BACKEND == "torch" or name.startswith(EVERYWHERE)
+    if name.startswith(SHARED) and not any(word in name for word in ON_ALL):
+        return BACKENDS[zlib.crc32(name.encode()) % len(BACKENDS)] == BACKEND
+    return True
 
 
 def pytest_runtest_setup(item):

@@ -8,13 +8,8 @@ import pytest
 from PIL import Image
 
 from keras_vqvae2 import VQVAE2
-from keras_vqvae2.data import (
-    codes_from_tfds,
-    encode_dataset,
-    images_from_arrays,
-    images_from_folder,
-    images_from_tfds,
-)
+from keras_vqvae2.codes import codes_from_tfds, encode_dataset
+from keras_vqvae2.data import images_from_arrays, images_from_folder, images_from_tfds
 
 COUNT = 12  # divides into batches of 4, so that the repeated stream's batches end with its epochs
 DRAWN = {"shuffle": True, "seed": 3, "crop": "random", "flip": True, "resize": False}
