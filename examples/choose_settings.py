@@ -6,8 +6,10 @@
 
 For each of --temperatures, --top_ps and --guidance_scales, at all --levels alike, as many samples
 are drawn as there are validation images, with their labels, and compared with them: Fréchet
-distance, precision, recall, density and coverage of EfficientNet-Lite0's features. Other levels
-keep the generator's own settings: choose for one level, then for the next. --output receives
+distance, precision, recall, density and coverage of EfficientNet-Lite0's features, and with
+--classifier (examples/fit_classifier.py) the share of samples in which it finds the label that they
+were drawn for, beside that of the validation images. Other levels keep the generator's own
+settings: choose for one level, then for the next. --output receives
 `settings.md`, and `settings.jsonl`, from which the same command goes on after a kill. The setting
 that is chosen goes with the generator: examples/generate.py --save_preset with --temperature,
 --top_p and --guidance_scale.
@@ -23,6 +25,7 @@ from absl import flags
 from reports import markdown_table
 
 import keras_vqvae2
+from keras_vqvae2.evaluation import LabelClassifier
 
 FLAGS = flags.FLAGS
 command_line.define("preset", "output", "cache", "seed", "register")
@@ -30,6 +33,7 @@ flags.DEFINE_string("validation", None, "Folder of held-out images, a folder a c
 flags.DEFINE_list("temperatures", ["1", "0.9", "0.8"], "Temperatures to compare.")
 flags.DEFINE_list("top_ps", ["1", "0.95", "0.9"], "Probabilities of top-p to compare.")
 flags.DEFINE_list("guidance_scales", ["1"], "Scales of guidance to compare.")
+flags.DEFINE_string("classifier", None, "A .npz file: reports how often it finds the label.")
 flags.DEFINE_list("levels", None, "Levels to compare them at; all by default.")
 flags.mark_flags_as_required(["preset", "validation", "output"])
 
@@ -68,22 +72,36 @@ def choose():
     )
     keras.utils.set_random_seed(FLAGS.seed)
     extractor = keras_vqvae2.features.efficientnet_lite0()
+    classifier = None
+    if FLAGS.classifier:
+        classifier = LabelClassifier.load(FLAGS.classifier, extractor)
+        if classifier.label_names != generator.class_names:
+            raise ValueError(
+                f"Expected a classifier of {generator.class_names}. "
+                f"Received: one of {classifier.label_names}"
+            )
     size = generator.vqvae.image_shape[:2]
     images, labels = image_sources.read_images(FLAGS.validation, size)
     reference = image_sources.read_features(extractor, images)
     for setting in settings:
         row = {"levels": ",".join(levels), **setting}
-        if any(row.items() <= there.items() for there in rows):
+        done = [there for there in rows if row.items() <= there.items()]
+        if done and (classifier is None or "label found" in done[0]):
             continue
         options = by_level(setting, levels)
         samples = generator.generate(len(labels), labels, seed=FLAGS.seed, **options)
         features = extractor.extract(samples)
         measured = keras_vqvae2.evaluation.evaluate_samples(features, reference, extractor)
-        rows.append({**row, **measured})
+        if classifier:
+            measured["label found"] = classifier.accuracy(features, labels)
+        rows = [there for there in rows if there not in done] + [{**row, **measured}]
         command_line.write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
-    text = markdown_table(list(rows[0]), [row.values() for row in rows])
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = markdown_table(names, [[row.get(name, "") for name in names] for row in rows])
     command_line.write_text(output / "settings.md", text)
     print(text)
+    if classifier:
+        print(f"label found in validation images: {classifier.accuracy(reference, labels):.4f}")
 
 
 if __name__ == "__main__":

@@ -123,6 +123,14 @@ def test_settings_are_compared_and_the_same_command_goes_on(folder, call):
         0.5,
     ]
     assert (folder / "settings" / "settings.md").read_text().rstrip() in done.out
+    classifier = folder / "settings" / "classifier.npz"
+    both = [f"--preset={folder}/generator", f"--validation={folder}/validation"]
+    both += [f"--cache={folder}/cache", f"--classifier={classifier}"]
+    assert call("fit_classifier", *both, f"--train={folder}/train").code == 0
+    done = call("choose_settings", *flags, "--top_ps=0.5", f"--classifier={classifier}")
+    assert done.code == 0 and "label found in validation images" in done.out
+    rows = (folder / "settings" / "settings.jsonl").read_text().splitlines()
+    assert ["label found" in json.loads(row) for row in rows] == [False, True]
     refused = call("choose_settings", *flags, "--guidance_scales=2", "--levels=top")
     assert refused.code == 1 and "guidance_scale=2.0 for 'top'" in refused.err
 
