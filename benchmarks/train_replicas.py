@@ -33,6 +33,7 @@ flags.DEFINE_enum(
 flags.DEFINE_enum(
     "quantizer", "ema", ["ema", "entropies", "residual"], "Of stage 1: what replicas must sum."
 )
+flags.DEFINE_integer("rest", 0, "Examples of a last batch that is not full, of one process.")
 flags.DEFINE_integer("nan_at", -1, "Example of stage 1 that is not finite.")
 flags.DEFINE_integer("die_at", -1, "Step at which the last process kills itself.")
 flags.DEFINE_string("output", None, "File for what the run ends with.", required=True)
@@ -63,7 +64,7 @@ def build(stage):
         VectorQuantizerEMA,
     )
 
-    rng, count = np.random.default_rng(0), FLAGS.steps * FLAGS.batch_size
+    rng, count = np.random.default_rng(0), FLAGS.steps * FLAGS.batch_size + FLAGS.rest
     # A large epsilon: Adam turns rounding noise of tiny gradients into whole steps otherwise.
     optimizer = keras.optimizers.Adam(1e-3, epsilon=1e-3)
     if stage == "1":
@@ -71,7 +72,9 @@ def build(stage):
         # vectors a batch for 32 codes: two codes that start on one vector would be a tie for
         # rounding to break.
         data = rng.uniform(size=(count, FLAGS.size, FLAGS.size, 3)).astype("float32")
-        data *= np.linspace(0.1, 1, count, dtype="float32")[:, None, None, None]
+        growth = np.linspace(0.1, 1, count - FLAGS.rest)
+        growth = np.append(growth, np.ones(FLAGS.rest)).astype("float32")
+        data *= growth[:, None, None, None]
         if FLAGS.nan_at >= 0:
             data[FLAGS.nan_at, 3, 3, 0] = np.nan
         ema = VectorQuantizerEMA(32, 4, decay=0.9, restart_threshold=0.3)
@@ -151,12 +154,14 @@ def train():
     share = FLAGS.batch_size // processes
 
     def mine(x):
+        if processes == 1:
+            return x
         return x.reshape(FLAGS.steps, processes, share, *x.shape[1:])[:, index].reshape(
             FLAGS.steps * share, *x.shape[1:]
         )
 
     dataset = tf.data.Dataset.from_tensor_slices(keras.tree.map_structure(mine, data))
-    dataset = dataset.batch(share, drop_remainder=True)
+    dataset = dataset.batch(share)
     losses, ends = [], []
 
     def note(step, logs):

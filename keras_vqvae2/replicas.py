@@ -127,8 +127,9 @@ class Replicas:
                 any other data set that Keras takes.
 
         Returns:
-            The data set for `fit`. On JAX with several devices a last batch that they cannot share
-            out evenly loses what is left over.
+            The data set for `fit`. A last batch that the devices of a process cannot share out
+            evenly loses what is left over: parts of different sizes would weigh their examples
+            differently.
         """
         with self.scope():
             return backend.distribute_dataset(dataset, self.num_replicas)

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from jax.experimental import multihost_utils
 
+from keras_vqvae2.backend.even_batches import even_batches
 from keras_vqvae2.backend.guarded import Update, gradient_norm, keep_scale, poison, scales_loss
 
 COMPILES_STEPS = True
@@ -71,20 +72,7 @@ def start_replicas(devices, join):
 
 
 def distribute_dataset(dataset, devices):
-    here = devices // process_count()
-    if here == 1 or not hasattr(dataset, "element_spec"):
-        return dataset
-    import tensorflow as tf  # a tf.data.Dataset, so it is installed
-
-    # JAX splits arrays in equal parts only: what is left over in a last batch is cut off.
-    def cut(*batch):
-        even = keras.tree.map_structure(lambda x: x[: tf.shape(x)[0] // here * here], batch)
-        return even if len(even) > 1 else even[0]
-
-    def some(*batch):
-        return tf.shape(keras.tree.flatten(batch)[0])[0] > 0
-
-    return dataset.map(cut).filter(some)
+    return even_batches(dataset, devices // process_count())
 
 
 @contextlib.contextmanager

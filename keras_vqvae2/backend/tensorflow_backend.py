@@ -5,6 +5,7 @@ import contextlib
 import keras
 import tensorflow as tf
 
+from keras_vqvae2.backend.even_batches import even_batches
 from keras_vqvae2.backend.guarded import Update, gradient_norm, keep_scale, poison, scales_loss
 
 COMPILES_STEPS = True
@@ -75,7 +76,7 @@ def start_replicas(devices, join):
 
 def distribute_dataset(dataset, devices):
     if process_count() == 1:
-        return dataset  # Keras splits its batches over the devices
+        return even_batches(dataset, devices)  # whose batches Keras splits over the devices
     here = devices // process_count()
     first = next(iter(dataset.take(1)), None)
     if first is None:

@@ -64,6 +64,16 @@ def test_a_nan_on_one_replica_skips_the_step_on_both(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(BACKEND == "torch", reason="has one device a process")
+def test_a_last_batch_that_does_not_divide_loses_its_rest(tmp_path):
+    flags = ["--stage=1", "--steps=4"]
+    one = train(tmp_path / "one.npz", *flags, "--rest=2")
+    two = train(tmp_path / "two.npz", *flags, "--rest=3", *TWO)
+    assert len(two["losses"]) == 5
+    assert_same(two, one)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("quantizer", ["entropies", "residual"])
 def test_two_replicas_of_other_quantizers_end_like_one(tmp_path, quantizer):
     flags = ["--stage=1", f"--quantizer={quantizer}", "--steps=8"]
