@@ -66,13 +66,14 @@ def test_golden_of_seed_voken(golden, gradient, weight_gradients, parts, case):
     loss = with_entropy(x, return_loss=True)[2]
     expected = data["quantizer_loss"] + 0.5 * data["entropy_loss"]
     np.testing.assert_allclose(float(numpy(loss)), expected, rtol=1e-5)
-    # A temperature of 0.01 makes 1e-4 of the rounding of products.
+    # At a temperature of 0.01 one rounding of the products moves these by up to 3e-4 of the largest
+    # (the file's are 6e-5 from those of float64), and processors add them up in different orders.
     expected = channels_last(data["entropy_input_gradient"])
     found = gradient(entropy_of, x)
-    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+    np.testing.assert_allclose(found, expected, atol=6e-4 * np.abs(expected).max())
     (found,) = weight_gradients(lambda: entropy_of(x), [layer.embeddings])
     expected = data["entropy_codebook_gradient"]
-    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+    np.testing.assert_allclose(found, expected, atol=6e-4 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize(
