@@ -24,6 +24,7 @@ OWN_HELP = {
     ("train_pixel_model", "validation"),
     ("demo", "vqvae"),
     ("evaluate", "image_size"),
+    ("fit_classifier", "classifier"),
 }
 
 
