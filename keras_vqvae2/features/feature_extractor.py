@@ -110,7 +110,7 @@ class FeatureExtractor:
         return self.classify(self(images))
 
     def stream(
-        self, images: Tensor | Dataset, batch_size: int = 64, verbose: int = 1
+        self, images: Tensor | Dataset, batch_size: int = 32, verbose: int = 1
     ) -> Iterator[np.ndarray]:
         """Yields the features of any number of images, a batch at a time.
 
@@ -142,7 +142,7 @@ class FeatureExtractor:
             raise ValueError("Expected images. Received: an empty source")
 
     def extract(
-        self, images: Tensor | Dataset, batch_size: int = 64, verbose: int = 1
+        self, images: Tensor | Dataset, batch_size: int = 32, verbose: int = 1
     ) -> np.ndarray:
         """Computes the features of any number of images.
 
