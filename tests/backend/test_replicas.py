@@ -64,7 +64,7 @@ def test_a_nan_on_one_replica_skips_the_step_on_both(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("quantizer", ["entropies", "residual"])
+@pytest.mark.parametrize("quantizer", ["entropies", "residual", "kmeans"])
 def test_two_replicas_of_other_quantizers_end_like_one(tmp_path, quantizer):
     flags = ["--stage=1", f"--quantizer={quantizer}", "--steps=8"]
     one = train(tmp_path / "one.npz", *flags)
