@@ -70,6 +70,12 @@ flags.DEFINE_list("codes", ["512", "16384"], "Numbers of codes.")
 flags.DEFINE_list("backends", list(BACKENDS), "Which of tensorflow, jax and torch.")
 flags.DEFINE_list("implementations", list(IMPLEMENTATIONS), "Which rows.")
 flags.DEFINE_integer("repeats", 5, "Timed steps, of which the median counts.", lower_bound=1)
+flags.DEFINE_enum(
+    "clock",
+    "wall",
+    ["wall", "processor"],
+    "Of seconds: processor counts those of all threads, and is fair beside other work.",
+)
 flags.DEFINE_float("memory_limit_gib", 8.0, "Memory a case may take.", lower_bound=0.0)
 flags.DEFINE_string("case", None, "The one case to measure, as JSON: for the script's own use.")
 
@@ -258,7 +264,7 @@ STEPS = {
 # === Measurement ===
 
 
-def measure_case(quantizer, implementation, vectors, dim, codes, repeats):
+def measure_case(quantizer, implementation, vectors, dim, codes, repeats, clock):
     """Runs in a process of its own. Returns loss, median seconds and peak bytes of a step."""
     generator = np.random.default_rng(0)
     batch = generator.standard_normal((vectors, dim), dtype="float32")
@@ -271,7 +277,7 @@ def measure_case(quantizer, implementation, vectors, dim, codes, repeats):
     del batch
     losses = []
     peak = measure.peak_extra_memory(lambda: losses.append(float(step()[0])))
-    seconds = measure.median_seconds(step, repeats)
+    seconds = measure.median_seconds(step, repeats, clock)
     return {"loss": losses[0], "bytes": peak, "seconds": seconds}
 
 
@@ -292,6 +298,7 @@ def table_rows(quantizer, codes, limit):
                 "dim": FLAGS.dim,
                 "codes": codes,
                 "repeats": FLAGS.repeats,
+                "clock": FLAGS.clock,
             }
             matrix = quantizer != "fsq"
             needs = FLAGS.vectors * codes * bytes_a_score * matrix

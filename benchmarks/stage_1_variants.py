@@ -50,6 +50,8 @@ VARIANTS = {
             "epsilon": 1e-5,
         }
     },
+    "k-means start": {"quantizers": {"kmeans_rounds": 10}},
+    "drawn codes": {"quantizers": {"sample_temperature": 0.1}},
     "no restart of dead codes": {"quantizers": {"restart_threshold": 0.0}},
     "rotation trick": {"quantizers": {"gradient": "rotation"}},
     "constant learning rate": {"training": {"schedule": "constant"}},

@@ -31,7 +31,10 @@ flags.DEFINE_enum(
     "prior", "pixelsnail", ["pixelsnail", "transformer", "masked_transformer"], "Of stage 2."
 )
 flags.DEFINE_enum(
-    "quantizer", "ema", ["ema", "entropies", "residual"], "Of stage 1: what replicas must sum."
+    "quantizer",
+    "ema",
+    ["ema", "entropies", "residual", "kmeans"],
+    "Of stage 1: what replicas must sum.",
 )
 flags.DEFINE_integer("rest", 0, "Examples of a last batch that is not full, of one process.")
 flags.DEFINE_integer("nan_at", -1, "Example of stage 1 that is not finite.")
@@ -87,6 +90,10 @@ def build(stage):
             "residual": {
                 "top": VectorQuantizerEMA(16, 4, num_heads=2, similarity="cosine"),
                 "bottom": ResidualVectorQuantizer(ema, 2, quantizer_dropout=0.5, seed=3),
+            },
+            "kmeans": {
+                "top": VectorQuantizerEMA(32, 4, decay=0.9, kmeans_rounds=3),
+                "bottom": VectorQuantizerEMA(32, 4, decay=0.9, sample_temperature=0.1, seed=3),
             },
         }[FLAGS.quantizer]
         model = VQVAE2(

@@ -25,7 +25,8 @@ Everything else in the package is `keras.ops`. Each backend module offers the sa
 - `batch_multiple`: what the size of a batch must be a multiple of, so that devices can share it.
 - `compile_function`: of tensors and of variables that are listed; a program if the backend has any.
 - `map_range`: a function of 0, 1, ... one after the other, its results stacked.
-- `matmul_float32`: a product that stays float32 on hardware that likes to round its inputs.
+- `matmul_float32`: a product of matrices, plus a row that is given, that stays float32 on hardware
+  that likes to round its inputs.
 - `scan`: a loop with a carry over the leading axis of tensors, its outputs stacked.
 - `segment_sum`: sums of rows that share an index, without a copy of the rows.
 - `split_batch`: tensors whose leading axis is the batch, each device with its part.
@@ -72,7 +73,12 @@ map_range = plain_inside(
     lambda function, count: keras.ops.stack([function(i) for i in range(count)]),
     _backend.map_range,
 )
-matmul_float32 = plain_inside(keras.ops.matmul, _backend.matmul_float32)
+matmul_float32 = plain_inside(
+    lambda a, b, offsets=None: (
+        keras.ops.matmul(a, b) if offsets is None else keras.ops.matmul(a, b) + offsets
+    ),
+    _backend.matmul_float32,
+)
 metrics_over_processes = _backend.metrics_over_processes
 process_count = _backend.process_count
 process_index = _backend.process_index

@@ -146,9 +146,10 @@ def attention(queries, keys, values, is_causal):
     return attended.astype(dtype)
 
 
-def matmul_float32(a, b):
+def matmul_float32(a, b, offsets=None):
     # The default rounds the inputs to bfloat16 on a TPU and to TensorFloat-32 on a GPU.
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+    product = jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+    return product if offsets is None else product + offsets
 
 
 def segment_sum(rows, indices, num_segments):

@@ -149,7 +149,12 @@ def attention(queries, keys, values, is_causal):
     return keras.ops.dot_product_attention(queries, keys, values, scale=1.0, is_causal=is_causal)
 
 
-def matmul_float32(a, b):
+def matmul_float32(a, b, offsets=None):
+    product = _matmul_float32(a, b)
+    return product if offsets is None else product + offsets
+
+
+def _matmul_float32(a, b):
     gpus = tf.config.list_logical_devices("GPU")
     if not gpus or not tf.config.experimental.tensor_float_32_execution_enabled():
         return tf.matmul(a, b)

@@ -78,8 +78,8 @@ class BinaryQuantizer(Quantizer):
         # (D,), what each channel counts in its token; products and quotients, since not every
         # runtime that codes are exported to can shift bits.
         self._counts = 2 ** np.concatenate(places).astype("int32")
-        owners = np.repeat(np.arange(len(self._tokens)), self._tokens)
-        self._owners = owners.astype("int32")  # (D,), the token of each channel
+        ends = np.cumsum(self._tokens).tolist()
+        self._parts = [slice(end - n, end) for n, end in zip(self._tokens, ends)]
 
     def on_surface(self, vectors: Tensor) -> Tensor:
         """Where vectors lie before their signs are taken."""
@@ -120,20 +120,26 @@ class BinaryQuantizer(Quantizer):
         return without_padding(rows, real), row_weights(rows, real)
 
     def _codes(self, positive):
-        places = ops.cast(positive, "int32") * self._counts  # (..., D)
-        ends = np.cumsum(self._tokens)
-        parts = [places[..., end - n : end] for n, end in zip(self._tokens, ends.tolist())]
-        codes = [ops.cast(ops.sum(part, axis=-1), "int32") for part in parts]
+        places = ops.multiply(ops.cast(positive, "int32"), self._counts)  # (..., D)
+        codes = [ops.cast(ops.sum(places[..., part], -1), "int32") for part in self._parts]
         return codes[0] if self.factorized_bits is None else ops.stack(codes, axis=-1)
 
     def lookup(self, codes: Tensor) -> Tensor:
         codes = ops.cast(codes, "int32")
         if self.factorized_bits is None:
-            codes = ops.expand_dims(codes, -1)  # (..., tokens)
-        of_channel = ops.take(codes, self._owners, axis=-1)  # (..., D)
-        bits = ops.mod(ops.floor_divide(of_channel, self._counts), 2)
+            return self._signs(ops.expand_dims(codes, -1), self._counts)
+        # Token by token: PyTorch's exporter to ONNX has no gather along the last axis.
+        signs = [
+            self._signs(codes[..., i : i + 1], self._counts[part])
+            for i, part in enumerate(self._parts)
+        ]
+        return ops.concatenate(signs, axis=-1)
+
+    def _signs(self, codes, counts):
+        """The channels of one token, `(..., 1)`, that count so much in it: `(..., channels)`."""
+        bits = ops.mod(ops.floor_divide(codes, counts), 2)
         signs = ops.where(bits == 1, self._length, -self._length)
-        return ops.where(of_channel < 0, ops.zeros_like(signs), signs)
+        return ops.where(codes < 0, ops.zeros_like(signs), signs)
 
     @property
     def codebook(self) -> Tensor:

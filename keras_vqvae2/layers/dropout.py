@@ -1,10 +1,17 @@
 """Dropout that can be computed again: gradient checkpointing must drop the same units twice."""
 
+import copy
+
 import keras
 from keras import ops
 
 from keras_vqvae2 import backend
 from keras_vqvae2.hints import Tensor
+
+
+def seed_apart(drawn: Tensor, number: Tensor) -> Tensor:
+    """A seed for a number: far from those that follow, as a generator counts in ones."""
+    return drawn + ops.cast(ops.multiply(number, 1_000_003), drawn.dtype)
 
 
 class DrawnSeed(keras.random.SeedGenerator):
@@ -16,6 +23,12 @@ class DrawnSeed(keras.random.SeedGenerator):
 
     def __init__(self, seed: keras.random.SeedGenerator) -> None:
         self.drawn = seed.next()
+
+    def apart(self, number: Tensor) -> "DrawnSeed":
+        """A seed for an int32 of shape `()`: for draws in a loop, which can move no state."""
+        other = copy.copy(self)
+        other.drawn = seed_apart(self.drawn, number)
+        return other
 
     def next(self, ordered: bool = True) -> Tensor:
         return self.drawn
@@ -32,9 +45,7 @@ class ReplicaSeed(keras.random.SeedGenerator):
         self.seed = seed
 
     def next(self, ordered: bool = True) -> Tensor:
-        drawn = self.seed.next(ordered)
-        # Far from the seeds that follow: a generator counts in ones.
-        return drawn + ops.cast(ops.multiply(backend.replica_index(), 1_000_003), drawn.dtype)
+        return seed_apart(self.seed.next(ordered), backend.replica_index())
 
 
 def dropout(x: Tensor, rate: float, seed: keras.random.SeedGenerator) -> Tensor:

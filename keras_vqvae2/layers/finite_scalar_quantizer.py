@@ -89,6 +89,8 @@ class FiniteScalarQuantizer(Quantizer):
         self._highest = counts - 1.0  # (D,)
         self._lowest = np.zeros_like(counts) if symmetric else -np.floor(counts / 2.0)  # (D,)
         self._places = np.cumprod([1, *levels[:-1]]).astype("int32")  # (D,)
+        # What codes are summed up in: float32, as digits are, where it holds them exactly.
+        self._sum_dtype = "float32" if self.num_embeddings <= 2**24 else "int32"
 
     def quantize_vectors(
         self, vectors: Tensor, training: bool = False, mask: Tensor | None = None
@@ -96,12 +98,11 @@ class FiniteScalarQuantizer(Quantizer):
         bounded = self._bounded(vectors)  # (..., D), a level is 1 wide
         nearest = ops.floor(bounded) if self.symmetric else ops.round(bounded)
         digits = ops.subtract(nearest, self._lowest)
-        digits = ops.where(ops.isfinite(digits), digits, 0.0)  # what is not finite has a code too
-        digits = ops.minimum(ops.maximum(digits, 0.0), self._highest)
-        codes = ops.sum(ops.multiply(ops.cast(digits, "int32"), self._places), axis=-1)  # (...)
-        quantized = straight_through(
-            self._values(bounded), ops.stop_gradient(self._values(nearest))
-        )
+        digits = ops.where(digits > 0.0, digits, 0.0)  # of what is not a number too
+        digits = ops.minimum(digits, self._highest)
+        places = ops.cast(self._places, self._sum_dtype)
+        codes = ops.sum(ops.cast(digits, self._sum_dtype) * places, axis=-1)  # (...)
+        quantized = self._values(straight_through(bounded, ops.stop_gradient(nearest)))
         return quantized, ops.cast(codes, "int32"), ops.zeros((), "float32")
 
     def lookup(self, codes: Tensor) -> Tensor:

@@ -180,7 +180,7 @@ class ResidualVectorQuantizer(Quantizer):
         fixed = ops.stop_gradient(z)
         if training and not to_learn:
             quantizer.start(fixed, real)
-        rows, quantized = quantizer.choose(fixed)
+        rows, quantized = quantizer.choose(fixed, training)
         loss = quantizer.loss_of(z, quantized, real)
         if training:
             # Codes that die are to move onto vectors of the depth that they are told of.

@@ -1,3 +1,4 @@
+import functools
 from typing import Any
 
 import keras
@@ -6,9 +7,11 @@ from keras import ops
 
 from keras_vqvae2 import backend
 from keras_vqvae2.hints import Config, Shape, Tensor
+from keras_vqvae2.layers.dropout import DrawnSeed
 from keras_vqvae2.layers.gradient_estimators import ESTIMATORS, diveq, straight_through
 from keras_vqvae2.layers.nearest_code import nearest_code
 from keras_vqvae2.layers.quantizer import Quantizer
+from keras_vqvae2.layers.sampled_code import CODES_AT_ONCE, sampled_code
 from keras_vqvae2.layers.unit_sphere import unit
 from keras_vqvae2.validation import check_integer, check_non_negative, check_share
 
@@ -34,13 +37,20 @@ class VectorQuantizer(Quantizer):
 
     **Start.** With `data_initialization` the first training batch places the codes: code `k` moves
     onto a vector of that batch. The choice is a golden-ratio sequence over the batch, so it needs
-    no random state and is the same on every backend and for any number of replicas.
+    no random state and is the same on every backend and for any number of replicas. With
+    `kmeans_rounds` that many rounds of k-means on that batch follow: each code moves onto the mean
+    of the vectors nearest to it (none: it stays), and starts with their number, at least 1, as its
+    count.
 
     **Dead codes.** `ema_counts` follows how many vectors of a batch choose each code,
     `N_k <- decay * N_k + (1 - decay) * n_k`. After each training step, a code with
     `N_k < restart_threshold * mean(N)` moves onto a vector of the batch, chosen as at the start,
     and gets twice that count: unless vectors choose it, it moves again some 70 updates later (for
     a decay of 0.99). `restart_threshold=0` switches this off.
+
+    **Drawn codes.** With `sample_temperature=T` codes are drawn while training, code `k` with
+    probability `softmax_k(-|z - e_k| / T)`, or of products over `T` if the similarity is cosine;
+    otherwise the nearest is taken.
 
     With `training=False` or `trainable=False` no state changes.
 
@@ -70,10 +80,14 @@ class VectorQuantizer(Quantizer):
             (arXiv 2509.26469): while training the output is `z + |q - z| sg(n(q - z + e))` with
             normal noise `e`, through which codes learn too, in place of both terms of the loss.
         noise_variance: Non-negative float, of DiVeQ's noise. Defaults to 0.005 (its paper).
-        seed: None or an integer, of that noise.
+        seed: None or an integer, of that noise and of drawn codes.
         similarity: `"euclidean"` (the paper's) or `"cosine"` (arXiv 2110.04627).
         num_heads: Positive integer that divides `embedding_dim`.
         orthogonal_weight: Non-negative float. Defaults to 0.0; vector-quantize-pytorch suggests 10.
+        kmeans_rounds: Non-negative integer, rounds of k-means at the start from data. Defaults to
+            0; vector-quantize-pytorch has 10.
+        sample_temperature: Non-negative float, of drawn codes; 0 takes the nearest while training
+            too. Defaults to 0.0.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments and what comes back: those of `Quantizer`. Vectors that are masked or not finite
@@ -115,6 +129,8 @@ class VectorQuantizer(Quantizer):
         orthogonal_weight: float = 0.0,
         noise_variance: float = 0.005,
         seed: int | None = None,
+        kmeans_rounds: int = 0,
+        sample_temperature: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(num_embeddings, embedding_dim, **kwargs)
@@ -122,7 +138,14 @@ class VectorQuantizer(Quantizer):
             commitment_cost=commitment_cost,
             noise_variance=noise_variance,
             orthogonal_weight=orthogonal_weight,
+            sample_temperature=sample_temperature,
         )
+        check_integer("kmeans_rounds", kmeans_rounds, 0)
+        if kmeans_rounds and not data_initialization:
+            raise ValueError(
+                "Expected data_initialization=True, the start that k-means goes on from. "
+                f"Received: {kmeans_rounds=}, {data_initialization=}"
+            )
         check_share("decay", decay)
         check_share("restart_threshold", restart_threshold)
         gradients = sorted([*ESTIMATORS, "diveq"])
@@ -145,7 +168,9 @@ class VectorQuantizer(Quantizer):
         self.orthogonal_weight = orthogonal_weight
         self.noise_variance = noise_variance
         self.seed = seed
-        if gradient == "diveq":
+        self.kmeans_rounds = int(kmeans_rounds)
+        self.sample_temperature = sample_temperature
+        if gradient == "diveq" or sample_temperature:
             self.seed_generator = keras.random.SeedGenerator(seed)
         self.code_axes = () if num_heads == 1 else (self.num_heads,)
         # The codes of all heads are rows of one codebook, a head's after those of the one before.
@@ -247,7 +272,7 @@ class VectorQuantizer(Quantizer):
         z, real = self.to_rows(vectors, mask)  # (N*H, D/H), (N*H,)
         fixed = ops.stop_gradient(z)
         candidates = self.start(fixed, real) if training else None
-        rows, quantized = self.choose(fixed)
+        rows, quantized = self.choose(fixed, training)
         loss = self.loss_of(z, quantized, real)
         if training:
             self.learn(fixed, rows, real, candidates)
@@ -287,28 +312,21 @@ class VectorQuantizer(Quantizer):
         """Places the codes, if these are the first vectors. Returns where codes may move to."""
         candidates = self.candidates(vectors, real)
         if self.data_initialization:
-            fresh = ops.broadcast_to(self.initialized.value == 0, (self._codes,))
-            self._place_candidates(fresh, candidates, count=1.0)
+            fresh = self.initialized.value == 0
+            places, counts = candidates, ops.ones((self._codes,))
+            if self.kmeans_rounds:
+                places, counts = self._clusters(vectors, real, candidates, fresh)
+            self._place_candidates(ops.broadcast_to(fresh, (self._codes,)), places, counts)
         self.initialized.assign(1)
         return candidates
 
-    def choose(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """The nearest codes: rows of the codebook of all heads, and what stands there."""
-        codebook, heads = self._rows, self.num_heads
-        similarity = "dot" if self.similarity == "cosine" else "euclidean"
-        if heads == 1:
-            rows = nearest_code(vectors, codebook, similarity=similarity)
-        else:
-            by_head = ops.reshape(vectors, (-1, heads, self._width))  # (N, H, D/H)
-            rows = ops.stack(
-                [
-                    i * self.num_embeddings
-                    + nearest_code(by_head[:, i], self.codebook[i], similarity=similarity)
-                    for i in range(heads)
-                ],
-                axis=1,
-            )  # (N, H)
-            rows = ops.reshape(rows, (-1,))
+    def choose(self, vectors: Tensor, training: bool = False) -> tuple[Tensor, Tensor]:
+        """The chosen codes: rows of the codebook of all heads, and what stands there."""
+        codebook = self._rows
+        find = self._nearest
+        if training and self.sample_temperature:
+            find = self._sampled
+        rows = self._of_heads(find, vectors, codebook)
         return rows, ops.take(codebook, rows, axis=0)
 
     def learn(self, vectors: Tensor, rows: Tensor, real: Tensor | None, candidates: Tensor) -> None:
@@ -348,6 +366,36 @@ class VectorQuantizer(Quantizer):
         noise = ops.take(noise, backend.replica_index(), axis=0)
         return diveq(z, quantized, float(np.sqrt(self.noise_variance)) * noise)
 
+    def _of_heads(self, find, vectors, codebook):
+        """What `find` finds in each head's part of `codebook`, rows of all of it. `(N*H,)`."""
+        if self.num_heads == 1:
+            return find(vectors, codebook)
+        by_head = ops.reshape(vectors, (-1, self.num_heads, self._width))  # (N, H, D/H)
+        rows = []
+        for i in range(self.num_heads):
+            start = i * self.num_embeddings
+            own = codebook[start : start + self.num_embeddings]
+            rows.append(start + find(by_head[:, i], own))
+        return ops.reshape(ops.stack(rows, axis=1), (-1,))
+
+    @property
+    def _score(self):
+        return "dot" if self.similarity == "cosine" else "euclidean"
+
+    def _nearest(self, vectors, codebook):
+        return nearest_code(vectors, codebook, similarity=self._score)
+
+    def _sampled(self, vectors, codebook):
+        drawn = DrawnSeed(self.seed_generator)
+        # Drawn for the whole batch, of which a replica takes its part.
+        shape = (backend.replica_count(), ops.shape(vectors)[0], CODES_AT_ONCE)
+
+        def uniforms(i):
+            u = keras.random.uniform(shape, dtype="float32", seed=drawn.apart(i))
+            return ops.take(u, backend.replica_index(), axis=0)
+
+        return sampled_code(vectors, codebook, self.sample_temperature, uniforms, self._score)
+
     def _orthogonality(self):
         codes = ops.reshape(unit(self._free_rows), (self.num_heads, -1, self._width))  # (H, K, d)
         # sum_ij (e_i . e_j)^2 is the squared norm of a small matrix: no K x K is needed.
@@ -364,19 +412,53 @@ class VectorQuantizer(Quantizer):
 
     def _learn(self, vectors, indices, real):
         """Updates the running statistics of the codes from one batch, over all replicas."""
-        counted = ops.isfinite(ops.sum(vectors, axis=-1))  # (N,)
-        if real is not None:
-            counted = ops.logical_and(counted, real)
-        # What does not count goes to one more code, which is cut off.
-        indices = ops.where(counted, indices, self._codes)
-        counts = self._sum_by_code(ops.ones_like(vectors[:, 0]), indices)  # (K,)
+        indices = self._counted(vectors, indices, real)
+        counts = backend.replica_sum(
+            self._sum_by_code(ops.ones_like(vectors[:, 0]), indices)
+        )  # (K,)
         keep = self._keep(counts)
         self._learn_codes(vectors, indices, keep)
         self.ema_counts.assign(self._decayed(self.ema_counts, counts, keep))
 
+    def _counted(self, vectors, indices, real):
+        """The indices, one more than there are where a vector does not count."""
+        counted = ops.isfinite(ops.sum(vectors, axis=-1))  # (N,)
+        if real is not None:
+            counted = ops.logical_and(counted, real)
+        return ops.where(counted, indices, self._codes)
+
     def _sum_by_code(self, rows, indices):
-        sums = backend.segment_sum(rows, indices, self._codes + 1)
-        return backend.replica_sum(sums[: self._codes])
+        """The sums of the rows of this replica that share an index below that one."""
+        return backend.segment_sum(rows, indices, self._codes + 1)[: self._codes]
+
+    def _clusters(self, vectors, real, means, fresh):
+        """The means that rounds of k-means move these to, and how many vectors each then has.
+
+        A round costs as much as a step, so the rounds are skipped unless `fresh`, but for the sums
+        over replicas: TensorFlow's replicas cannot meet within a condition.
+        """
+        finite = ops.isfinite(ops.sum(means, axis=-1, keepdims=True))  # (K, 1)
+        means = ops.where(finite, means, self._rows)
+        counts = ops.ones((self._codes,))
+
+        def sums_of(means):
+            indices = self._counted(vectors, self._of_heads(self._nearest, vectors, means), real)
+            return (
+                self._sum_by_code(vectors, indices),
+                self._sum_by_code(ops.ones_like(vectors[:, 0]), indices),
+            )
+
+        def nothing():
+            return ops.zeros((self._codes, self._width)), ops.zeros((self._codes,))
+
+        for _ in range(self.kmeans_rounds):
+            sums, counts = map(
+                backend.replica_sum, ops.cond(fresh, functools.partial(sums_of, means), nothing)
+            )
+            moved = sums / ops.maximum(counts, 1.0)[:, None]
+            moved = unit(moved) if self.similarity == "cosine" else moved
+            means = ops.where(counts[:, None] > 0, moved, means)
+        return means, ops.maximum(counts, 1.0)
 
     def _learn_codes(self, vectors, indices, keep):
         """The loss trains the codes; `VectorQuantizerEMA` averages here instead."""
@@ -460,6 +542,8 @@ class VectorQuantizer(Quantizer):
             "orthogonal_weight": self.orthogonal_weight,
             "noise_variance": self.noise_variance,
             "seed": self.seed,
+            "kmeans_rounds": self.kmeans_rounds,
+            "sample_temperature": self.sample_temperature,
         }
 
 

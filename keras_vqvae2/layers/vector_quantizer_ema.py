@@ -3,6 +3,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_vqvae2 import backend
 from keras_vqvae2.hints import Config
 from keras_vqvae2.layers.vector_quantizer import VectorQuantizer, mean_squared_error
 from keras_vqvae2.validation import check_non_negative
@@ -115,11 +116,12 @@ class VectorQuantizerEMA(VectorQuantizer):
         return ops.where(self.updates > 0, keep, 0.0) if self.zero_debias else keep
 
     def _learn_codes(self, vectors, indices, keep):
-        sums = self._sum_by_code(vectors, indices)  # (K, D)
+        sums = backend.replica_sum(self._sum_by_code(vectors, indices))  # (K, D)
         self.ema_sums.assign(self._decayed(self.ema_sums, sums, keep[:, None]))
 
     def _place_codes(self, mask, codes, count):
-        self.ema_sums.assign(ops.where(mask[:, None], codes * count, self.ema_sums.value))
+        sums = codes * ops.reshape(count, (-1, 1))  # one count, or one a code
+        self.ema_sums.assign(ops.where(mask[:, None], sums, self.ema_sums.value))
         self.ema_counts.assign(ops.where(mask, count, self.ema_counts.value))
 
     def get_config(self) -> Config:

@@ -126,14 +126,11 @@ def test_a_bundled_model(format, tmp_path):
 
 
 # What a backend's converter does not take; docs/deploy.md has the table.
-NOT_CONVERTED = {
-    "tensorflow": {("fsq", "onnx"), ("lfq", "litert"), ("bsq", "litert")},
-    "jax": set(),
-    "torch": {("lfq", "onnx"), ("bsq", "onnx")},
-}[BACKEND]
+NOT_CONVERTED = {("fsq", "onnx")} if BACKEND == "tensorflow" else set()
 QUANTIZERS = {
     "fsq": lambda: layers.FiniteScalarQuantizer((8, 5, 5)),
     "lfq": lambda: layers.LookupFreeQuantizer(6),
+    "lfq_factorized": lambda: layers.LookupFreeQuantizer(6, factorized_bits=(2, 4)),
     "bsq": lambda: layers.BinarySphericalQuantizer(6),
     "simvq": lambda: layers.SimVectorQuantizer(16, 4),
     "ibq": lambda: layers.IndexBackpropagationQuantizer(16, 4),

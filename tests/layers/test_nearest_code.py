@@ -24,6 +24,17 @@ def test_equals_numpy_in_one_piece_and_in_chunks(rng, num_vectors):
         np.testing.assert_array_equal(ops.convert_to_numpy(indices), reference(vectors, codebook))
 
 
+@pytest.mark.parametrize("similarity", ["euclidean", "dot"])
+def test_codes_in_blocks_equal_codes_in_one_piece(rng, similarity):
+    codebook = rng.integers(-2, 3, size=(50, 3)).astype("float32")  # many are equal
+    vectors = np.concatenate([codebook, rng.normal(size=(30, 3)).astype("float32")])
+    vectors, codebook = map(ops.convert_to_tensor, (vectors, codebook))
+    expected = ops.convert_to_numpy(nearest_code(vectors, codebook, similarity=similarity))
+    for max_codes in (7, 25, 49):
+        found = nearest_code(vectors, codebook, 200, similarity, max_codes)
+        np.testing.assert_array_equal(ops.convert_to_numpy(found), expected)
+
+
 def test_first_of_equal_codes_wins():
     codebook = ops.convert_to_tensor(np.array([[5.0], [1.0], [1.0]], "float32"))
     vectors = ops.convert_to_tensor(np.array([[1.0], [0.9]], "float32"))

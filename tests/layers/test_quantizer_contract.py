@@ -24,6 +24,7 @@ QUANTIZERS = {
     "ema": lambda **kw: VectorQuantizerEMA(8, 4, **kw),
     "cosine": lambda **kw: VectorQuantizerEMA(8, 4, similarity="cosine", **kw),
     "heads": lambda **kw: VectorQuantizerEMA(8, 4, num_heads=2, **kw),
+    "kmeans": lambda **kw: VectorQuantizer(8, 4, kmeans_rounds=2, **kw),
     "fsq": lambda **kw: FiniteScalarQuantizer([5, 4, 3, 2], **kw),
     "fsq_symmetric": lambda **kw: FiniteScalarQuantizer([5, 4, 3, 2], symmetric=True, **kw),
     "lfq": lambda **kw: LookupFreeQuantizer(4, **kw),

@@ -1,10 +1,11 @@
-"""Cosine similarity, heads and orthogonal codes of `VectorQuantizer` and `VectorQuantizerEMA`."""
+"""Cosine similarity, heads, orthogonal codes, k-means and drawn codes of both vector quantizers."""
 
 import numpy as np
 import pytest
 from keras import ops
 
-from keras_vqvae2.layers import VectorQuantizer, VectorQuantizerEMA
+from keras_vqvae2.layers import ResidualVectorQuantizer, VectorQuantizer, VectorQuantizerEMA
+from keras_vqvae2.layers.sampled_code import CODES_AT_ONCE, sampled_code
 
 LUCIDRAINS = {"epsilon": 1e-5, "data_initialization": False, "restart_threshold": 0.0}
 CASES = {
@@ -116,9 +117,146 @@ def test_cosine_codes_lie_on_the_unit_sphere(rng):
         np.testing.assert_array_equal(numpy(layer(x)[1]), nearest)
 
 
+# === k-means ===
+
+BOTH = pytest.mark.parametrize("cls", [VectorQuantizer, VectorQuantizerEMA])
+
+
+def starting_from(cls, means):
+    """`cls` whose codes start from given vectors of the batch."""
+
+    class FromMeans(cls):
+        def candidates(self, vectors, real):
+            return ops.convert_to_tensor(means)
+
+    return FromMeans
+
+
+@BOTH
+@pytest.mark.parametrize("case", ["kmeans", "kmeans_cosine"])
+def test_golden_k_means(golden, cls, case):
+    data = of_case(golden, case)
+    similarity = "cosine" if case == "kmeans_cosine" else "euclidean"
+    cls = starting_from(cls, data["first_means"])
+    layer = cls(*data["means"].shape, similarity=similarity, kmeans_rounds=5)
+    layer.build(data["samples"].shape)
+    layer.start(ops.convert_to_tensor(data["samples"]), None)
+    np.testing.assert_allclose(numpy(layer.codebook), data["means"], atol=1e-5)
+    np.testing.assert_array_equal(numpy(layer.ema_counts), np.maximum(data["counts"], 1))
+
+
+@BOTH
+def test_a_code_that_no_vector_is_nearest_to_stays(rng, cls):
+    x = np.concatenate([rng.normal(size=(20, 2)), 9.0 + rng.normal(size=(10, 2))])
+    x = x.astype("float32")
+    means = np.array([[0, 0], [9, 9], [500, 500]], "float32")
+    layer = starting_from(cls, means)(3, 2, kmeans_rounds=3)
+    layer.build(x.shape)
+    layer.start(ops.convert_to_tensor(x), None)
+    expected = [x[:20].mean(0), x[20:].mean(0), means[2]]
+    np.testing.assert_allclose(numpy(layer.codebook), expected, rtol=1e-5)
+    np.testing.assert_array_equal(numpy(layer.ema_counts), [20, 10, 1])
+
+
+@BOTH
+@pytest.mark.parametrize("options", [{}, {"num_heads": 2}, {"similarity": "cosine"}])
+def test_k_means_lessens_the_error_of_the_first_batch_alone(rng, cls, options):
+    x = rng.normal(size=(200, 4)).astype("float32")
+    errors = {}
+    for rounds in (0, 1, 10):
+        layer = cls(8, 4, kmeans_rounds=rounds, **options)
+        layer(x, training=True, return_loss=True)
+        layer(x, training=True)
+        errors[rounds] = numpy(layer(x, return_loss=True)[2])
+    assert errors[10] < errors[1] < errors[0]
+    assert abs(numpy(layer.codebook)).max() < 5
+    layer(x + 100.0, training=True)  # the second batch starts nothing
+    assert abs(numpy(layer.codebook)).max() < 50
+
+
+def test_k_means_of_what_is_not_masked_and_finite(rng):
+    x = rng.normal(size=(40, 4)).astype("float32")
+    padded = np.concatenate([x, np.full((8, 4), np.nan, "float32")])
+    layer, alone = (VectorQuantizerEMA(8, 4, kmeans_rounds=3) for _ in range(2))
+    layer(padded, mask=np.arange(48) < 40, training=True)
+    alone(x, training=True)
+    np.testing.assert_allclose(numpy(layer.codebook), numpy(alone.codebook), rtol=1e-5)
+    layer = VectorQuantizerEMA(8, 4, kmeans_rounds=3)
+    layer(padded, training=True)
+    assert np.isfinite(numpy(layer.codebook)).all()
+    assert len(np.unique(numpy(layer(x)[1]))) > 4
+
+
+# === Drawn codes ===
+
+
+def test_golden_drawn_codes(golden):
+    data = of_case(golden, "stochastic")
+    spare = -len(data["codebook"]) % CODES_AT_ONCE
+    uniforms = np.pad(data["uniforms"], ((0, 0), (0, spare)), constant_values=0.9999)
+    uniforms = ops.reshape(uniforms, (len(uniforms), -1, CODES_AT_ONCE))
+    inputs, codebook = (ops.convert_to_tensor(data[name]) for name in ("inputs", "codebook"))
+    codes = sampled_code(inputs, codebook, 0.5, lambda i: ops.take(uniforms, i, axis=1))
+    np.testing.assert_array_equal(numpy(codes), data["indices"])
+
+
+@pytest.mark.parametrize("options", [{}, {"num_heads": 2}, {"similarity": "cosine"}])
+def test_codes_are_drawn_by_their_probabilities_while_training(rng, options):
+    heads = options.get("num_heads", 1)
+    layer = VectorQuantizer(40, 2 * heads, sample_temperature=0.7, seed=0, **options)
+    codebook = rng.normal(size=(heads, 40, 2))
+    codebook = codebook.astype("float32")
+    layer.set_codebook(codebook if heads > 1 else codebook[0])
+    z = rng.normal(size=(2 * heads,)).astype("float32")
+    many = np.broadcast_to(z, (4000, 2 * heads))
+    nearest = numpy(layer(many)[1])
+    assert len(np.unique(nearest)) <= heads
+    drawn = numpy(layer(many, training=True)[1]).reshape(4000, heads)
+    for i in range(heads):
+        part, codes = z.reshape(heads, 2)[i], codebook[i]
+        if options.get("similarity") == "cosine":
+            codes = codes / np.linalg.norm(codes, axis=-1, keepdims=True)
+            scores = codes @ (part / np.linalg.norm(part))
+        else:
+            scores = -np.linalg.norm(part - codes, axis=-1)
+        expected = np.exp(scores / 0.7) / np.exp(scores / 0.7).sum()
+        found = np.bincount(drawn[:, i], minlength=40) / 4000
+        np.testing.assert_allclose(found, expected, atol=4.5 * np.sqrt(expected.max() / 4000))
+
+
+def test_drawn_codes_follow_the_seed(rng):
+    x = rng.normal(size=(64, 4)).astype("float32")
+    runs = []
+    for seed in (1, 1, 2):
+        layer = VectorQuantizerEMA(40, 4, sample_temperature=1.0, seed=seed)
+        runs.append([numpy(layer(x, training=True)[1]) for _ in range(2)])
+    np.testing.assert_array_equal(runs[0], runs[1])
+    assert (runs[0][0] != runs[0][1]).mean() > 0.5
+    assert (runs[0][0] != runs[2][0]).mean() > 0.5
+    # A vector that is no number has a code too.
+    codes = numpy(layer(np.full((3, 4), np.nan, "float32"), training=True)[1])
+    assert ((codes >= 0) & (codes < 40)).all()
+
+
+def test_residual_quantizers_draw_too(rng):
+    x = rng.normal(size=(64, 4)).astype("float32")
+    for shared in (False, True):
+        quantizer = VectorQuantizerEMA(8, 4, sample_temperature=1.0, seed=0)
+        layer = ResidualVectorQuantizer(quantizer, 2, shared_codebook=shared)
+        layer.build(x.shape)
+        codes = numpy(layer(x, training=True)[1])
+        assert (codes != numpy(layer(x)[1])).mean(0).min() > 0.3
+
+
 @pytest.mark.parametrize(
     "kwargs, message",
     [
+        ({"kmeans_rounds": -1}, "Received: kmeans_rounds=-1"),
+        (
+            {"kmeans_rounds": 2, "data_initialization": False},
+            "the start that k-means goes on from. Received: kmeans_rounds=2",
+        ),
+        ({"sample_temperature": -0.5}, "Received: sample_temperature=-0.5"),
         ({"similarity": "angle"}, "Received: similarity='angle'"),
         ({"num_heads": 3}, "a divisor of embedding_dim=4. Received: num_heads=3"),
         ({"num_heads": 0}, "Received: num_heads=0"),
