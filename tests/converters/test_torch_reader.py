@@ -59,7 +59,8 @@ def test_equals_what_pytorch_reads(new, tmp_path, rng):
 def test_the_class_that_lightning_saves_is_a_string(new, tmp_path, monkeypatch):
     module = types.ModuleType("pytorch_lightning.callbacks.model_checkpoint")
     module.ModelCheckpoint = type("ModelCheckpoint", (), {"__module__": module.__name__})
-    monkeypatch.setitem(sys.modules, module.__name__, module)
+    for name in ("pytorch_lightning", "pytorch_lightning.callbacks", module.__name__):
+        monkeypatch.setitem(sys.modules, name, module)
     value = {
         "state_dict": {"weight": torch.ones(2)},
         "callbacks": {module.ModelCheckpoint: {"best_model_score": torch.tensor(0.5)}},

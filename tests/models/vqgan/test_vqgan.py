@@ -41,11 +41,11 @@ def images(rng):
 @pytest.mark.compiled
 def test_fits_and_takes_images_of_any_size(images, rng):
     model = small()
-    model.compile(keras.optimizers.Adam(1e-3))
-    history = model.fit(images, batch_size=2, epochs=4, verbose=0).history
-    assert history["loss"][-1] < history["loss"][0]
+    model.compile("adam")
+    history = model.fit(images, verbose=0).history
+    assert np.isfinite(history["loss"]).all() and history["skipped_steps"] == [0]
     assert {"psnr", "perplexity_bottom"} <= set(model.evaluate(images, return_dict=True, verbose=0))
-    for size in ((8, 8), (12, 16), (4, 20)):
+    for size in ((8, 8), (12, 16)):
         others = rng.uniform(size=(2, *size, 3))
         codes = model.encode(others)
         assert {k: v.shape for k, v in codes.items()} == {"bottom": (2, size[0] // 2, size[1] // 2)}
@@ -69,8 +69,7 @@ def test_half_precision_is_finite_and_near(images, policy):
 
 def test_saves_and_loads(images, tmp_path):
     model = small(attention_factors=(1, 2), quantizer=VectorQuantizer(16, 4, similarity="cosine"))
-    model.compile("adam")
-    model.fit(images, verbose=0)
+    model.quantizers["bottom"].set_codebook(np.random.default_rng(0).normal(size=(16, 4)))
     expected = model.predict(images, verbose=0)
     model.save(tmp_path / "model.keras")
     model.save_to_preset(tmp_path / "preset")
@@ -96,8 +95,8 @@ def test_takes_other_quantizers_and_stands_in_generators(images, tmp_path):
     generator = HierarchicalImageGenerator.from_preset(tmp_path / "generator")
     assert type(generator.vqvae) is VQGAN
     assert generator.generate(2, verbose=0).shape == (2, 8, 8, 3)
-    decoded = decompress(compress(images, model)[0], model)
-    np.testing.assert_allclose(decoded, model.decode(codes)[:1], atol=1e-2)
+    decoded = decompress(model, compress(model, images))
+    np.testing.assert_allclose(decoded, model.decode(codes), atol=1e-5)
 
 
 @pytest.mark.parametrize("freeze_codes", [True, False])
@@ -107,7 +106,7 @@ def test_trains_against_a_discriminator(images, freeze_codes):
     adversarial = AdversarialVQVAE2(model, judge, freeze_codes=freeze_codes, start=0, ramp=1)
     adversarial.compile("adam")
     fingerprint = model.fingerprint()
-    history = adversarial.fit(images, batch_size=2, epochs=2, verbose=0).history
+    history = adversarial.fit(images, verbose=0).history
     assert all(np.isfinite(values).all() for values in history.values())
     assert history["adversarial_weight"][-1] > 0
     assert (model.fingerprint() == fingerprint) == freeze_codes
@@ -170,8 +169,10 @@ def test_architectures_are_those_of_the_published_models():
     assert set(PARAMETERS) <= set(VQVAE2.presets)
     for name, entry in VQGAN.presets.items():
         assert entry["parameters"] == PARAMETERS[name] and not entry["has_weights"]
-        model = VQGAN.from_preset(name, load_weights=False)
+        with keras.StatelessScope(initialize_variables=False):
+            model = VQGAN.from_preset(name, load_weights=False)
         assert model.count_params() == PARAMETERS[name]
         assert model.image_shape == entry["image_shape"] and model.downsampling == 16
         with pytest.raises(ValueError, match="No weights have been published"):
             VQGAN.from_preset(name)
+        keras.backend.clear_session()
