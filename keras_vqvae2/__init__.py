@@ -30,11 +30,13 @@ from keras_vqvae2.models.pixelsnail import PixelSnailPrior
 from keras_vqvae2.models.preset_model import PresetModel
 from keras_vqvae2.models.rejection_sampling import RejectionResult, rejection_sample
 from keras_vqvae2.models.transformer import TransformerPrior
+from keras_vqvae2.models.vqgan import VQGAN
 from keras_vqvae2.models.vqvae2 import VQVAE2
 from keras_vqvae2.replicas import Replicas
 from keras_vqvae2.version import __version__
 
 __all__ = [
+    "VQGAN",
     "VQVAE2",
     "AdversarialVQVAE2",
     "AutoregressivePrior",

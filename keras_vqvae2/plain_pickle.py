@@ -41,13 +41,14 @@ class PlainUnpickler:
     """Reads the pickles of one file.
 
     Args:
-        admitted: Dict from `(module, name)` to the function that is called in its place.
+        admitted: Dict from `(module, name)` to the function that is called in its place, or to a
+            string that stands in its place.
         persistent_load: None, or a function of the identity of an object outside the pickle.
     """
 
     def __init__(
         self,
-        admitted: Mapping[tuple[str, str], Callable[..., Any]],
+        admitted: Mapping[tuple[str, str], Callable[..., Any] | str],
         persistent_load: Callable[[Any], Any] | None = None,
     ) -> None:
         self.admitted = admitted
@@ -156,7 +157,8 @@ class PlainUnpickler:
     def _push_name(self, module, name):
         if (module, name) not in self.admitted:
             raise ValueError(f"the file names {module}.{name}")
-        self._stack.append(Name(module, name))
+        label = self.admitted[module, name]
+        self._stack.append(label if isinstance(label, str) else Name(module, name))
 
     def _run_reduce(self, _):
         name, arguments = self._take(2)

@@ -138,6 +138,7 @@ def test_arrows_are_those_of_the_design():
     "model, bases",
     [
         (keras_vqvae2.VQVAE2, ["PresetModel", "GuardedModel"]),
+        (keras_vqvae2.VQGAN, ["VQVAE2", "PresetModel", "GuardedModel"]),
         (
             keras_vqvae2.PixelSnailPrior,
             ["AutoregressivePrior", "CodePrior", "PresetModel", "GuardedModel"],

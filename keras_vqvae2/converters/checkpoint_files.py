@@ -104,8 +104,8 @@ def read_state_dict(path: FilePath) -> dict[str, np.ndarray]:
     """Reads a PyTorch checkpoint.
 
     Args:
-        path: A `.safetensors` file, or one that `torch.save` wrote (`.pt`, `.pth`, `.bin`), which
-            is read without PyTorch. The state may be wrapped in `{"model": …}` or
+        path: A `.safetensors` file, or one that `torch.save` wrote (`.pt`, `.pth`, `.ckpt`,
+            `.bin`), which is read without PyTorch. The state may be wrapped in `{"model": …}` or
             `{"state_dict": …}`, and its keys may carry the prefix `module.` of a model that was
             trained on several devices.
 

@@ -15,6 +15,7 @@ from keras_vqvae2.converters.pytorch_gated_pixelcnn import convert_pytorch_gated
 from keras_vqvae2.converters.pytorch_pixelsnail import convert_pytorch_pixelsnail
 from keras_vqvae2.converters.pytorch_vqvae2 import convert_pytorch_vqvae2
 from keras_vqvae2.converters.theano_pixelrnn import convert_theano_pixelrnn
+from keras_vqvae2.converters.vqgan import convert_llamagen_tokenizer, convert_taming_vqgan
 
 FLAGS = flags.FLAGS
 
@@ -48,6 +49,14 @@ def theano_pixelrnn(state):
     return convert_theano_pixelrnn(state, (FLAGS.image_size, FLAGS.image_size, 1))
 
 
+def taming_vqgan(state):
+    return convert_taming_vqgan(state, (FLAGS.image_size, FLAGS.image_size, 3))
+
+
+def llamagen_tokenizer(state):
+    return convert_llamagen_tokenizer(state, (FLAGS.image_size, FLAGS.image_size, 3))
+
+
 def vqvae2(state):
     size = FLAGS.image_size
     return convert_pytorch_vqvae2(state, (size, size, 3), FLAGS.inplace_relu)
@@ -63,12 +72,14 @@ CONVERTERS = {
     "u_init.": pytorch_pixelcnnpp,
     "conv2d_0/": openai_pixelcnnpp,
     "InputConv.": theano_pixelrnn,
+    "encoder.down.": taming_vqgan,
+    "encoder.conv_blocks.": llamagen_tokenizer,
     "": vqvae2,
 }
 
 
 def define_flags():
-    flags.DEFINE_string("checkpoint", None, "Checkpoint: .pt, .pth or .safetensors.")
+    flags.DEFINE_string("checkpoint", None, "Checkpoint: .pt, .pth, .ckpt or .safetensors.")
     flags.DEFINE_string("preset", None, "Preset directory to write, for from_preset.")
     flags.DEFINE_integer(
         "image_size", 256, "Height and width of the images that a model was trained on."

@@ -137,6 +137,8 @@ class _Reader(PlainUnpickler):
             ("argparse", "Namespace"): Stateful,
             ("torch._utils", "_rebuild_tensor_v2"): self._tensor,
             ("torch._utils", "_rebuild_parameter"): self._parameter,
+            # Under which Lightning saves the state of the callback.
+            ("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint"): "ModelCheckpoint",
         }
         super().__init__(names | {("torch", name): self._no_call for name in _DTYPES}, self._load)
         self.storages = {}

@@ -102,14 +102,15 @@ class SelfAttention(keras.layers.Layer):
 
     def call(self, inputs: Tensor, positions: Tensor | None = None) -> Tensor:
         projections = (self.query_projection, self.key_projection, self.value_projection)
-        shape = (-1, inputs.shape[1], self.num_heads, self.depth)
+        length = ops.shape(inputs)[1]  # which TensorFlow may not know before it runs
+        shape = (-1, length, self.num_heads, self.depth)
         q, k, v = (ops.reshape(layer(inputs), shape) for layer in projections)  # (B, N, heads, d)
         if self.norms:
             q, k = (norm(x) for norm, x in zip(self.norms, (q, k)))
         if positions is not None:
             q, k = (self.rotary(x, positions) for x in (q, k))
         attended = backend.attention(q * self.depth**-0.5, k, v, self.causal)
-        return self.output_projection(ops.reshape(attended, (-1, *inputs.shape[1:])))
+        return self.output_projection(ops.reshape(attended, (-1, length, inputs.shape[2])))
 
     def compute_output_spec(
         self, inputs: Tensor, positions: Tensor | None = None

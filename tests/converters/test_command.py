@@ -80,6 +80,17 @@ def test_models_of_pixels_are_told_by_their_keys(golden, tmp_path, monkeypatch, 
         assert type(model).__name__ in capsys.readouterr().out and model.image_shape[0] == 8
 
 
+def test_tokenizers_are_told_by_their_keys(tmp_path, monkeypatch):
+    for prefix in ("encoder.down.0.block.0", "encoder.conv_blocks.0.res.0"):
+        keys = (f"{prefix}.conv1.weight", "quantize.embedding.weight")
+        torch.save({"state_dict": dict.fromkeys(keys, torch.ones(3))}, tmp_path / "last.ckpt")
+        given = {"checkpoint": tmp_path / "last.ckpt", "preset": tmp_path / "preset"}
+        given |= {"image_size": 8}
+        monkeypatch.setattr("keras_vqvae2.converters.command.FLAGS", SimpleNamespace(**given))
+        with pytest.raises(SystemExit, match=r"the keys \['encoder.conv_in.weight'\]"):
+            convert(None)
+
+
 def test_errors_are_one_sentence(tmp_path):
     result = command(f"--checkpoint={tmp_path}/nowhere.pt", f"--preset={tmp_path}/preset")
     assert result.returncode == 1

@@ -2,6 +2,8 @@ import argparse
 import os
 import pickle
 import struct
+import sys
+import types
 import zipfile
 
 import numpy as np
@@ -51,6 +53,23 @@ def test_equals_what_pytorch_reads(new, tmp_path, rng):
     assert read["flags"].state == vars(expected["flags"])
     np.testing.assert_array_equal(read["bools"], [True, False])
     np.testing.assert_array_equal(read["parameter"], [1, 1])
+
+
+@NEW_OR_OLD
+def test_the_class_that_lightning_saves_is_a_string(new, tmp_path, monkeypatch):
+    module = types.ModuleType("pytorch_lightning.callbacks.model_checkpoint")
+    module.ModelCheckpoint = type("ModelCheckpoint", (), {"__module__": module.__name__})
+    for name in ("pytorch_lightning", "pytorch_lightning.callbacks", module.__name__):
+        monkeypatch.setitem(sys.modules, name, module)
+    value = {
+        "state_dict": {"weight": torch.ones(2)},
+        "callbacks": {module.ModelCheckpoint: {"best_model_score": torch.tensor(0.5)}},
+    }
+    read = read_torch_file(save(value, tmp_path / "last.ckpt", new))
+    assert read["callbacks"]["ModelCheckpoint"]["best_model_score"] == 0.5
+    save(module.ModelCheckpoint(), tmp_path / "called.ckpt", new)
+    with pytest.raises(ValueError, match="a call of what is no name"):
+        read_torch_file(tmp_path / "called.ckpt")
 
 
 class Call:

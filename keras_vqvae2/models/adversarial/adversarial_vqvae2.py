@@ -270,7 +270,7 @@ class AdversarialVQVAE2(GuardedModel):
         outputs = self._to_known(images, training=not self.freeze_codes)
         decoder = self.vqvae.get_layer("pixel_decoder")
         features = decoder.features(outputs.pop("known"))
-        reconstruction = to_pixels(decoder.strided[-1](features))
+        reconstruction = to_pixels(decoder.last(features))
         return {
             **outputs,
             "images": images,
@@ -285,16 +285,13 @@ class AdversarialVQVAE2(GuardedModel):
 
     def _kernel_gradient(self, features, slope):
         """Mean over replicas of the last kernel's gradient, where `slope` is that at the pixels."""
-        layer = self.vqvae.get_layer("pixel_decoder").strided[-1]
+        decoder = self.vqvae.get_layer("pixel_decoder")
 
         def pixels(kernel):
-            x = ops.conv_transpose(
-                features, kernel, layer.strides, "same", data_format="channels_last"
-            )
-            return ops.sum(to_pixels(x) * slope), ()
+            return ops.sum(to_pixels(decoder.last_product(features, kernel)) * slope), ()
 
         # The same whatever the kernel is: pixels are linear in it.
-        kernel = ops.zeros(layer.kernel.shape, features.dtype)
+        kernel = ops.zeros(decoder.last.kernel.shape, features.dtype)
         _, _, gradient = gradient_at(kernel, pixels)
         return backend.replica_sum(gradient) / backend.replica_count()
 

@@ -24,11 +24,10 @@ from keras_vqvae2.models.vqvae2.vqvae2_config import (
     refuse_moved_arguments,
 )
 from keras_vqvae2.models.vqvae2.vqvae2_layers import (
-    LevelDecoder,
-    LevelEncoder,
     LossesOfQuantizers,
     ModelOfImages,
     join,
+    networks_of_levels,
     predict_in_parts,
     to_pixels,
 )
@@ -196,60 +195,31 @@ class VQVAE2(PresetModel):
         losses = checked_losses(reconstruction_losses, data_variance, shape)
 
         # === Layers ===
-        stack: dict[str, Any] = {
-            "hidden_units": hidden_units,
-            "residual_units": residual_units,
-            "residual_blocks": residual_blocks,
-            "rectified_skip": rectified_skip,
-            "dtype": dtype,
-        }
-        encoders, to_vectors, conditioners, upsamplers = {}, {}, {}, {}
-        widths = [quantizers[level].embedding_dim for level in levels]
-        for i, level in enumerate(levels):
-            encoders[level] = LevelEncoder(
-                factors[i], kernel_size=downsample_kernel_size, name=f"encoder_{level}", **stack
-            )
-            to_vectors[level] = keras.layers.Conv2D(
-                widths[i],
-                1,
-                data_format="channels_last",
-                dtype=dtype,
-                name=f"to_vectors_{level}",
-            )
-            if i == 0:
-                continue
-            # What is known from the coarser levels: i maps of codes side by side.
-            conditioners[level] = LevelDecoder(
-                factors[i - 1],
-                widths[i],
-                kernel_size=upsample_kernel_size,
-                name=f"conditioner_{level}",
-                **stack,
-            )
-            upsamplers[level] = keras.layers.Conv2DTranspose(
-                sum(widths[:i]),
-                upsample_kernel_size * factors[i - 1] // 2,
-                strides=factors[i - 1],
-                padding="same",
-                data_format="channels_last",
-                dtype=dtype,
-                name=f"upsampler_{level}",
-            )
-        pixel_decoder = LevelDecoder(
-            factors[-1], channels, kernel_size=upsample_kernel_size, name="pixel_decoder", **stack
+        # A subclass brings its own.
+        networks = kwargs.pop("networks", None) or networks_of_levels(
+            dict(zip(levels, factors)),
+            {level: quantizer.embedding_dim for level, quantizer in quantizers.items()},
+            channels,
+            downsample_kernel_size,
+            upsample_kernel_size,
+            hidden_units=hidden_units,
+            residual_units=residual_units,
+            residual_blocks=residual_blocks,
+            rectified_skip=rectified_skip,
+            dtype=dtype,
         )
 
         # === Functional Model ===
         images = keras.Input((None, None, channels), name="images")
         features, x = {}, 2.0 * images - 1.0
         for level in reversed(levels):
-            x = features[level] = encoders[level](x)
+            x = features[level] = networks.encoders[level](x)
         vectors, quantized, codes, quantizer_losses, known = {}, {}, {}, {}, None
         for level in levels:
             x = features[level]
             if known is not None:
-                x = ops.concatenate([conditioners[level](known), x], axis=-1)
-            vectors[level] = to_vectors[level](x)
+                x = ops.concatenate([networks.conditioners[level](known), x], axis=-1)
+            vectors[level] = networks.to_vectors[level](x)
             quantized[level], codes[level], quantizer_losses[level] = quantizers[level](
                 vectors[level], return_loss=True
             )
@@ -259,10 +229,11 @@ class VQVAE2(PresetModel):
                 mean = quantizers[level](nothing, reverse=True)
                 name = f"quantizer_dropout_{level}"
                 new = QuantizerDropout(quantizer_dropout, dtype=dtype, name=name)(new, mean)
-            known = join(known, new, upsamplers.get(level))
+            known = join(known, new, networks.upsamplers.get(level))
         # For a bigger model that this one is a layer of: its own steps do not look at them.
         added = LossesOfQuantizers(name="losses_of_quantizers")
-        reconstruction = added(to_pixels(pixel_decoder(known)), list(quantizer_losses.values()))
+        pixels = to_pixels(networks.pixel_decoder(known))
+        reconstruction = added(pixels, list(quantizer_losses.values()))
         super().__init__(inputs=images, outputs=reconstruction, dtype=dtype, **kwargs)
 
         # === Config ===

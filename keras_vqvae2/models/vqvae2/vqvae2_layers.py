@@ -1,7 +1,8 @@
 """The encoders and decoders that `VQVAE2` is composed of, and what joins their maps."""
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -163,14 +164,23 @@ class LevelDecoder(keras.layers.Layer):
             shape = layer.compute_output_shape(shape)
 
     def call(self, x: Tensor) -> Tensor:
-        return self.strided[-1](self.features(x))
+        return self.last(self.features(x))
+
+    @property
+    def last(self) -> keras.layers.Layer:
+        """The layer that makes pixels of `features`."""
+        return self.strided[-1]
 
     def features(self, x: Tensor) -> Tensor:
-        """What the last transposed convolution reads. `(B, H * factor / 2, W * factor / 2, C)`."""
+        """What the last layer reads. `(B, H * factor / 2, W * factor / 2, C)`."""
         x = self.residual_stack(self.conv(x))
         for layer in self.strided[:-1]:
             x = layer(x)
         return x
+
+    def last_product(self, features: Tensor, kernel: Tensor) -> Tensor:
+        """What the last layer makes of `features` with another kernel and no bias."""
+        return ops.conv_transpose(features, kernel, 2, "same", data_format="channels_last")
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, height, width, _ = input_shape
@@ -188,6 +198,73 @@ class LevelDecoder(keras.layers.Layer):
             "kernel_size": self.kernel_size,
             "rectified_skip": self.rectified_skip,
         }
+
+
+class Networks(NamedTuple):
+    """The layers with weights of a `VQVAE2`, but for its quantizers; dicts are by level."""
+
+    encoders: Mapping[str, keras.layers.Layer]
+    to_vectors: Mapping[str, keras.layers.Layer]
+    conditioners: Mapping[str, keras.layers.Layer]  # of all levels but the coarsest, as:
+    upsamplers: Mapping[str, keras.layers.Layer]
+    pixel_decoder: keras.layers.Layer
+
+
+def vectors_conv(level: str, width: int, dtype: keras.DTypePolicy) -> keras.layers.Conv2D:
+    """The 1x1 convolution that makes the vectors of a level, which its quantizer takes."""
+    return keras.layers.Conv2D(
+        width, 1, data_format="channels_last", dtype=dtype, name=f"to_vectors_{level}"
+    )
+
+
+def networks_of_levels(
+    factors: Mapping[str, int],
+    widths: Mapping[str, int],
+    channels: int,
+    downsample_kernel_size: int,
+    upsample_kernel_size: int,
+    **stack: Any,
+) -> Networks:
+    """The paper's.
+
+    Args:
+        factors: Dict from level, coarse to fine, to how much its encoder shrinks.
+        widths: Dict from level to the width of its codes' vectors.
+        channels: Positive integer, of images.
+        downsample_kernel_size: Positive integer.
+        upsample_kernel_size: Positive integer.
+        **stack: What `LevelEncoder` and `LevelDecoder` have in common.
+    """
+    encoders, to_vectors, conditioners, upsamplers = {}, {}, {}, {}
+    dtype, coarser, known = stack["dtype"], 0, 0
+    for level, factor in factors.items():
+        encoders[level] = LevelEncoder(
+            factor, kernel_size=downsample_kernel_size, name=f"encoder_{level}", **stack
+        )
+        to_vectors[level] = vectors_conv(level, widths[level], dtype)
+        if known:
+            # What is known from the coarser levels: maps of codes side by side.
+            conditioners[level] = LevelDecoder(
+                coarser,
+                widths[level],
+                kernel_size=upsample_kernel_size,
+                name=f"conditioner_{level}",
+                **stack,
+            )
+            upsamplers[level] = keras.layers.Conv2DTranspose(
+                known,
+                upsample_kernel_size * coarser // 2,
+                strides=coarser,
+                padding="same",
+                data_format="channels_last",
+                dtype=dtype,
+                name=f"upsampler_{level}",
+            )
+        coarser, known = factor, known + widths[level]
+    decoder = LevelDecoder(
+        coarser, channels, kernel_size=upsample_kernel_size, name="pixel_decoder", **stack
+    )
+    return Networks(encoders, to_vectors, conditioners, upsamplers, decoder)
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae2")
