@@ -72,8 +72,9 @@ class PatchDiscriminator(keras.Model):
             if normalized:
                 x = normalizer(normalization, count, dtype, f"norm_{i}")(x)
             x = keras.layers.LeakyReLU(0.2, dtype=dtype, name=f"relu_{i}")(x)
-        logits = convolution(1, 4, 1, True, dtype, "logits")(x)
-        super().__init__(images, ops.cast(logits, "float32"), dtype=dtype, **kwargs)
+        # In float32 to the end: PyTorch has no gradient of a float16 kernel of one filter on a CPU.
+        logits = convolution(1, 4, 1, True, "float32", "logits")(x)
+        super().__init__(images, logits, dtype=dtype, **kwargs)
         self.image_shape = tuple(image_shape)
         self.filters = filters
         self.num_layers = num_layers
@@ -156,8 +157,8 @@ class BlurDiscriminator(keras.Model):
         pool = tuple(size // logits_size for size in x.shape[1:3])
         x = keras.layers.MaxPooling2D(pool, data_format="channels_last", dtype=dtype)(x)
         x = relu("relu_out")(same_convolution(x.shape[-1], 1, dtype, "conv_out")(x))
-        logits = same_convolution(1, 5, dtype, "logits")(x)
-        super().__init__(images, ops.cast(logits, "float32"), dtype=dtype, **kwargs)
+        logits = same_convolution(1, 5, "float32", "logits")(x)
+        super().__init__(images, logits, dtype=dtype, **kwargs)
         self.image_shape = tuple(image_shape)
         self.filters = filters
         self.num_stages = num_stages
