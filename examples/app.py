@@ -32,7 +32,7 @@ FLAGS = flags.FLAGS
 command_line.define("register")
 flags.DEFINE_list(
     "preset",
-    ["cartoonset_128", "clothing_64", "imagenette_128"],
+    ["cartoonset_128", "clothing_64", "eurosat_64", "imagenette_128"],
     "HierarchicalImageGenerator presets to offer.",
 )
 flags.DEFINE_string("host", "127.0.0.1", "Address to listen at; 0.0.0.0 is all of the machine's.")

@@ -18,6 +18,15 @@ IMAGE_GENERATOR_PRESETS = {
         "metrics": {"nats_per_image": 1280, "bits_per_dim": 0.1502},
         "card": "docs/presets/clothing_64.md",
     },
+    "eurosat_64": {
+        "description": "Invents 64x64 satellite photographs of ten kinds of land cover: "
+        "vqvae2_eurosat_64, pixelsnail_eurosat_64_top and pixelsnail_eurosat_64_bottom. Contains "
+        "modified Copernicus Sentinel data.",
+        "image_shape": (64, 64, 3),
+        "parameters": 1_551_671 + 2_898_416 + 4_349_232,
+        "metrics": {"nats_per_image": 343.5, "bits_per_dim": 0.04033},
+        "card": "docs/presets/eurosat_64.md",
+    },
     "imagenette_128": {
         "description": "Invents 128x128 images of Imagenette's ten classes: vqvae2_imagenette_128, "
         "pixelsnail_imagenette_128_top and pixelsnail_imagenette_128_bottom.",

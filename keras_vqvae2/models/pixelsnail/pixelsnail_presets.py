@@ -44,6 +44,24 @@ PIXELSNAIL_PRESETS = {
         "directory": "clothing_64/prior_bottom",
         "card": "docs/presets/clothing_64.md",
     },
+    "pixelsnail_eurosat_64_top": {
+        "description": "Top level of the generator of satellite photographs, given one of ten "
+        "kinds of land cover.",
+        "image_shape": (64, 64, 3),
+        "parameters": 2_898_416,
+        "metrics": {"nats_per_code": 3.821, "nats_per_code_train": 3.621},
+        "directory": "eurosat_64/prior_top",
+        "card": "docs/presets/eurosat_64.md",
+    },
+    "pixelsnail_eurosat_64_bottom": {
+        "description": "Bottom level of the generator of satellite photographs, given land cover "
+        "and top level.",
+        "image_shape": (64, 64, 3),
+        "parameters": 4_349_232,
+        "metrics": {"nats_per_code": 4.412, "nats_per_code_train": 4.211},
+        "directory": "eurosat_64/prior_bottom",
+        "card": "docs/presets/eurosat_64.md",
+    },
     "pixelsnail_imagenette_128_top": {
         "description": "Top level of the generator of Imagenette, given one of ten classes.",
         "image_shape": (128, 128, 3),

@@ -12,6 +12,8 @@ COUNTS = {
     "pixelsnail_cartoonset_128_bottom": 4_349_232,
     "pixelsnail_clothing_64_top": 4_461_848,
     "pixelsnail_clothing_64_bottom": 4_178_144,
+    "pixelsnail_eurosat_64_top": 2_898_416,
+    "pixelsnail_eurosat_64_bottom": 4_349_232,
     "pixelsnail_imagenette_128_top": 4_461_848,
     "pixelsnail_imagenette_128_bottom": 4_227_424,
     "pixelsnail_imagenet_256_top": 1_045_250_336,
