@@ -4,14 +4,18 @@ Weights are their authors'; what `converters.convert_taming_vqgan` and
 `converters.convert_llamagen_tokenizer` make of a checkpoint is such a model.
 """
 
-import keras
-
-from keras_vqvae2.layers import VectorQuantizer
-
 
 def _config(num_embeddings, embedding_dim, **options):
-    quantizer = VectorQuantizer(num_embeddings, embedding_dim, restart_threshold=0.0, **options)
-    return {"quantizer": keras.saving.serialize_keras_object(quantizer)}
+    # As Keras writes it, which to ask for it here would import TensorFlow on every backend.
+    config = {"num_embeddings": num_embeddings, "embedding_dim": embedding_dim, **options}
+    return {
+        "quantizer": {
+            "module": None,
+            "class_name": "VectorQuantizer",
+            "config": {**config, "restart_threshold": 0.0},
+            "registered_name": "keras_vqvae2>VectorQuantizer",
+        }
+    }
 
 
 VQGAN_PRESETS = {
