@@ -68,7 +68,15 @@ EVERYWHERE = ("test_docs.py::test_docstring_examples_run[keras_vqvae2.layers.",)
 # Whole models that train, draw and come back from files: `make test` runs each of these tests on
 # one backend, chosen by its name so that each kind of test and of model meets every backend; the
 # others run it in `make test-slow`. What backends have been found to differ in stays on all.
-SHARED = ("callbacks", "codes", "compression", "converters", "evaluation", "models")
+SHARED = (
+    "backend/test_replicas.py::test_a_nan",
+    "callbacks",
+    "codes",
+    "compression",
+    "converters",
+    "evaluation",
+    "models",
+)
 ON_ALL = (
     "golden",
     "cached_logits",

@@ -16,6 +16,7 @@ def colours(rng):
     return images.astype("float32"), labels
 
 
+@pytest.mark.compiled
 def test_it_learns_and_survives_its_file(colours, tmp_path):
     images, labels = colours
     features = COLOURS(images)
