@@ -183,6 +183,41 @@ def test_vectors_codes_and_reconstruction_are_the_originals(original, tmp_path):
     np.testing.assert_allclose(decoded, np.clip((reconstruction + 1) / 2, 0, 1), atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "name, convert, similarity, sizes",
+    [
+        ("vqgan_taming", convert_taming_vqgan, "euclidean", ((1, 2, 1), 1, (2,), 16)),
+        ("vqgan_taming_gray", convert_taming_vqgan, "euclidean", ((1, 1), 2, (), 8)),
+        ("vqgan_llamagen", convert_llamagen_tokenizer, "cosine", ((2, 1, 1), 2, (4,), 16)),
+    ],
+)
+def test_golden_vectors_codes_and_images(golden, name, convert, similarity, sizes):
+    data = golden(name)
+    state = {k.removeprefix("state_dict."): v for k, v in data.items() if "state_dict." in k}
+    if convert is convert_llamagen_tokenizer:
+        state["quantize.codebook_used"] = np.zeros(65536, "float32")
+    last = {k: v.transpose(0, 2, 3, 1) for k, v in data.items() if k.endswith("_nchw")}
+    images = (last["images_nchw"] + 1) / 2
+    model = convert(state, images.shape[1:])
+    assert sizes == (
+        model.channel_multipliers,
+        model.residual_blocks,
+        model.attention_factors,
+        model.latent_channels,
+    )
+    assert model.quantizers["bottom"].similarity == similarity
+    outputs = model.step_outputs(images, training=False)
+    ours = ops.convert_to_numpy(outputs["vectors"]["bottom"])
+    np.testing.assert_allclose(ours, last["vectors_nchw"], rtol=0, atol=1e-4)
+    np.testing.assert_array_equal(model.encode(images)["bottom"], data["codes"])
+    # The images of codes are clipped, those of a step are not.
+    expected = last["reconstruction_nchw"]
+    ours = 2 * ops.convert_to_numpy(outputs["reconstruction"]) - 1
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-4)
+    ours = 2 * model.decode({"bottom": data["codes"]}) - 1
+    np.testing.assert_allclose(ours, np.clip(expected, -1, 1), rtol=0, atol=1e-4)
+
+
 def test_converted_models_train_and_save(state, tmp_path):
     original, state = state
     model = original.convert(state, (8, 12, 3))
