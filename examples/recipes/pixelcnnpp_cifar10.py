@@ -35,17 +35,16 @@ def recipe(laptop=False):
         "steps": steps,
         "steps_per_epoch": steps // 20,
         "patience": 4,
+        "jit_compile": False,
         "optimizer": keras.optimizers.Adam(
             keras.optimizers.schedules.CosineDecay(
                 initial_learning_rate=1e-5,
-                warmup_target=2e-3,
+                warmup_target=3e-3,
                 warmup_steps=100,
                 decay_steps=steps - 100,
                 alpha=0.01,
             ),
-            beta_1=0.95,
-            beta_2=0.9995,
-            global_clipnorm=5.0,
+            beta_2=0.99,  # the paper's 0.9995 is for hours on GPUs: 4.63 against 4.36 after 300 steps
             use_ema=True,
             ema_momentum=0.99 if laptop else 0.999,
         ),

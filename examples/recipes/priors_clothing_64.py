@@ -26,10 +26,11 @@ def recipe(level, laptop=False):
         "block_layers": 3,
         "hidden_units": 128,
         "output_blocks": 1,
+        "label_dropout": 0.1,
     }
     if level == "top":
-        model = {**common, "residual_units": 128, "attention_heads": 4, "dropout": 0.2}
-        batch_size, steps = 64, 1200
+        model = {**common, "residual_units": 128, "attention_heads": 4, "dropout": 0.25}
+        batch_size, steps = 64, 1600
     else:
         model = {
             **common,
@@ -40,7 +41,7 @@ def recipe(level, laptop=False):
             "condition_kernel_size": 3,
             "dropout": 0.1,
         }
-        batch_size, steps = 32, 1200
+        batch_size, steps = 32, 2400
     steps = 100 if laptop else steps
     return {
         "prior": keras_vqvae2.PixelSnailPrior,
@@ -61,4 +62,5 @@ def recipe(level, laptop=False):
             use_ema=True,
             ema_momentum=0.99,
         ),
+        "jit_compile": False,
     }

@@ -71,7 +71,8 @@ def efficientnet_lite0(weights: FilePath | None = None) -> FeatureExtractor:
     path = _installed() if weights is None else weights
     name = name_with_weights("EfficientNetLite0", path, _SHA256)
     network, logits = efficientnet_lite0_network()
-    load_torch_weights([*network.layers, logits], path, "EfficientNet-Lite0")
+    parts = [layer for part in network.layers for layer in getattr(part, "layers", [part])]
+    load_torch_weights([*parts, logits], path, "EfficientNet-Lite0")
     return FeatureExtractor(
         network,
         name,
@@ -105,8 +106,13 @@ def efficientnet_lite0_network() -> tuple[keras.Model, keras.layers.Dense]:
 
 
 def _block(inputs, name, kernel_size, strides, expansion, filters):
-    """Widen, convolve each channel, narrow; around it the inputs, where the shape stays."""
-    x, channels = inputs, inputs.shape[-1]
+    """Widen, convolve each channel, narrow; around it the inputs, where the shape stays.
+
+    A model of its own: Keras keeps what a graph computes until all of it is done, on PyTorch 45 MiB
+    an image more in one graph of all blocks.
+    """
+    channels = inputs.shape[-1]
+    x = start = keras.Input(inputs.shape[1:])
     if expansion > 1:
         x = _conv(x, f"{name}_expand_conv", channels * expansion, 1)
         x = _relu6(_norm(x, f"{name}_bn0"))
@@ -116,8 +122,8 @@ def _block(inputs, name, kernel_size, strides, expansion, filters):
     x = _relu6(_norm(x, f"{name}_bn1"))
     x = _norm(_conv(x, f"{name}_project_conv", filters, 1), f"{name}_bn2")
     if strides == 1 and channels == filters:
-        x = keras.layers.Add(dtype="float32")([x, inputs])
-    return x
+        x = keras.layers.Add(dtype="float32")([x, start])
+    return keras.Model(start, x, name=name)(inputs)
 
 
 def _conv(x, name, filters, kernel_size, strides=1):

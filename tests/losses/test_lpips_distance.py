@@ -31,6 +31,14 @@ def test_equals_the_package_that_the_weights_come_from(network, size, rng):
     assert distances.min() > 0.01
 
 
+@pytest.mark.parametrize(
+    "network, expected", [("alexnet", (0.025717, 0.018822)), ("vgg16", (0.109822, 0.090782))]
+)
+def test_golden_distances_of_that_package(network, expected, rng):
+    distances = LPIPSDistance(network)(*pair(rng, 2, 32, 33, 3))
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(distances), expected, rtol=1e-4)
+
+
 def test_distance_of_equal_images_is_zero_and_of_flat_ones_has_a_gradient(alexnet, gradient):
     images = np.full((2, 32, 32, 3), 0.5, "float32")
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(alexnet(images, images)), 0.0)

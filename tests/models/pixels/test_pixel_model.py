@@ -119,14 +119,14 @@ def test_one_position_after_the_other_equals_the_full_pass(model, data):
     np.testing.assert_allclose(rows_of(model, data).reshape(whole.shape), whole, atol=1e-4)
 
 
-def test_an_image_is_the_same_whatever_the_batch(model):
-    labels = np.arange(5) % 3
-    whole = model.generate(5, labels, seed=3, verbose=0)
-    assert whole.dtype == np.uint8 and whole.shape == (5, *SHAPE)
-    np.testing.assert_array_equal(model.generate(5, labels, seed=3, batch_size=2, verbose=0), whole)
-    later = model.generate(2, labels[3:], seed=3, first_image=3, verbose=0)
-    np.testing.assert_array_equal(later, whole[3:])
-    assert (model.generate(5, labels, seed=4, verbose=0) != whole).any()
+def test_an_image_is_the_same_whatever_the_batch(kind):
+    model, labels = make(kind, (4, 4, 3), num_classes=3), np.arange(3)
+    whole = model.generate(3, labels, seed=3, verbose=0)
+    assert whole.dtype == np.uint8 and whole.shape == (3, 4, 4, 3)
+    np.testing.assert_array_equal(model.generate(3, labels, seed=3, batch_size=2, verbose=0), whole)
+    later = model.generate(1, labels[2:], seed=3, first_image=2, verbose=0)
+    np.testing.assert_array_equal(later, whole[2:])
+    assert (model.generate(1, labels[:1], seed=4, verbose=0) != whole[:1]).any()
 
 
 def test_given_pixels_are_kept(model, data):
