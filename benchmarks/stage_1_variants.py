@@ -25,6 +25,7 @@ import keras_vqvae2
 from keras_vqvae2.layers import (
     BinarySphericalQuantizer,
     FiniteScalarQuantizer,
+    GumbelVectorQuantizer,
     IndexBackpropagationQuantizer,
     LookupFreeQuantizer,
     ResidualVectorQuantizer,
@@ -70,6 +71,7 @@ VARIANTS = {
     "LFQ of 9 bits": {"quantizer": LookupFreeQuantizer(9)},
     "BSQ of 9 bits": {"quantizer": BinarySphericalQuantizer(9)},
     "SimVQ": {"quantizer": SimVectorQuantizer(512, 64)},
+    "Gumbel": {"quantizer": GumbelVectorQuantizer(512, 64)},
     "IBQ": {"quantizer": IndexBackpropagationQuantizer(512, 64)},
     # More codes a position than the rest: for what they cost, see bits_per_pixel.
     "SimVQ of 65536 codes": {"quantizer": SimVectorQuantizer(65_536, 64)},

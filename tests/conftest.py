@@ -51,6 +51,7 @@ ONCE = (
     "layers/test_quantizer_contract.py::test_in_a_vqvae2[bsq-",
     "layers/test_quantizer_contract.py::test_in_a_vqvae2[lfq-",
     "layers/test_quantizer_contract.py::test_in_a_vqvae2[cosine-",
+    "layers/test_quantizer_contract.py::test_in_a_vqvae2[gumbel-",
     "layers/test_quantizer_contract.py::test_codes_with_a_depth_in_priors",
     "metrics/test_density_coverage.py",
     "metrics/test_frechet_distance.py",

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from keras_vqvae2.converters.checkpoint_files import StateDict
 from keras_vqvae2.hints import DTypePolicy, FilePath, Tensor
-from keras_vqvae2.layers import VectorQuantizer
+from keras_vqvae2.layers import GumbelVectorQuantizer, VectorQuantizer
 from keras_vqvae2.models.vqgan.vqgan import VQGAN
 from keras_vqvae2.models.vqgan.vqgan_layers import AttentionBlock, ResnetBlock
 
@@ -41,7 +41,8 @@ def convert_taming_vqgan(
 
     All sizes are read off the checkpoint. The weights of the loss (LPIPS and the discriminator,
     `loss.…`) are left out. The network sees pixels in `[-1, 1]`; ours takes `[0, 1]` and scales
-    inside. Not converted are models that draw codes with Gumbel noise.
+    inside. Of a model that draws codes with Gumbel noise the quantizer is a
+    `GumbelVectorQuantizer`, which takes the most probable code where theirs draws one.
 
     Args:
         checkpoint: Path of a `.ckpt`, `.pt`, `.pth` or `.safetensors` file, or its state dict.
@@ -114,8 +115,10 @@ def convert_llamagen_tokenizer(
 
 
 def _convert(checkpoint, names, similarity, image_shape, dtype):
-    first, codes = "encoder.conv_in.weight", "quantize.embedding.weight"
-    state = StateDict(checkpoint, [first, codes, f"{names.down}.0.{names.block}.0.conv1.weight"])
+    first, block = "encoder.conv_in.weight", f"{names.down}.0.{names.block}.0.conv1.weight"
+    state = StateDict(checkpoint, [first, block])
+    drawn = "quantize.proj.weight" in state.arrays
+    codes = "quantize.embed.weight" if drawn else "quantize.embedding.weight"
     for key in list(state.arrays):
         # No part of the network: the loss, and the codes that were last in use.
         if key.startswith("loss.") or key == "quantize.codebook_used":
@@ -149,7 +152,9 @@ def _convert(checkpoint, names, similarity, image_shape, dtype):
         residual_blocks=blocks,
         attention_factors=[2**i for i in attention],
         latent_channels=latent_channels,
-        quantizer=VectorQuantizer(
+        quantizer=GumbelVectorQuantizer(num_embeddings, embedding_dim)
+        if drawn
+        else VectorQuantizer(
             num_embeddings, embedding_dim, similarity=similarity, restart_threshold=0.0
         ),
         dtype=dtype,
@@ -161,7 +166,14 @@ def _convert(checkpoint, names, similarity, image_shape, dtype):
             if layer.weights:
                 _take(layer, places[layer.name], state)
     _take(model.get_layer("to_vectors_bottom"), "quant_conv", state)
-    model.quantizers["bottom"].set_codebook(state.take(codes))
+    quantizer = model.quantizers["bottom"]
+    if drawn:
+        logits = state.take("quantize.proj.weight", (num_embeddings, embedding_dim, 1, 1))
+        quantizer.kernel.assign(logits[..., 0, 0].T)
+        quantizer.bias.assign(state.take("quantize.proj.bias", (num_embeddings,)))
+        quantizer.embeddings.assign(state.take(codes))
+    else:
+        quantizer.set_codebook(state.take(codes))
     state.require_empty()
     return model
 

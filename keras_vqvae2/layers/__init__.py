@@ -6,6 +6,7 @@ from keras_vqvae2.layers.condition_dropout import ConditionDropout
 from keras_vqvae2.layers.discretized_logistic_mixture import DiscretizedLogisticMixture
 from keras_vqvae2.layers.finite_scalar_quantizer import FiniteScalarQuantizer
 from keras_vqvae2.layers.gated_residual_block import GatedResidualBlock
+from keras_vqvae2.layers.gumbel_vector_quantizer import GumbelVectorQuantizer
 from keras_vqvae2.layers.index_backpropagation_quantizer import IndexBackpropagationQuantizer
 from keras_vqvae2.layers.lookup_free_quantizer import LookupFreeQuantizer
 from keras_vqvae2.layers.masked_conv2d import MaskedConv2D
@@ -32,6 +33,7 @@ __all__ = [
     "BinarySphericalQuantizer",
     "FiniteScalarQuantizer",
     "GatedResidualBlock",
+    "GumbelVectorQuantizer",
     "IndexBackpropagationQuantizer",
     "LookupFreeQuantizer",
     "MaskedConv2D",

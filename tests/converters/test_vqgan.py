@@ -218,6 +218,31 @@ def test_golden_vectors_codes_and_images(golden, name, convert, similarity, size
     np.testing.assert_allclose(ours, np.clip(expected, -1, 1), rtol=0, atol=1e-4)
 
 
+def test_golden_of_a_model_that_draws_codes(golden, tmp_path):
+    data = golden("vqgan_taming_gumbel")
+    state = {k.removeprefix("state_dict."): v for k, v in data.items() if "state_dict." in k}
+    last = {k: v.transpose(0, 2, 3, 1) for k, v in data.items() if k.endswith("_nchw")}
+    images = (last["images_nchw"] + 1) / 2
+    model = convert_taming_vqgan(state, images.shape[1:])
+    outputs = model.step_outputs(images, training=False)
+    ours = ops.convert_to_numpy(outputs["vectors"]["bottom"])
+    np.testing.assert_allclose(ours, last["vectors_nchw"], rtol=0, atol=1e-4)
+    np.testing.assert_array_equal(model.encode(images)["bottom"], data["codes"])
+    ours = 2 * ops.convert_to_numpy(outputs["reconstruction"]) - 1
+    np.testing.assert_allclose(ours, last["reconstruction_nchw"], rtol=0, atol=1e-4)
+    quantizer = model.quantizers["bottom"]
+    loss = quantizer(last["vectors_nchw"], return_loss=True)[2]
+    np.testing.assert_allclose(float(ops.convert_to_numpy(loss)), data["loss"], rtol=1e-4)
+    model.save_to_preset(tmp_path)
+    again = VQVAE2.from_preset(tmp_path)
+    np.testing.assert_array_equal(again.encode(images)["bottom"], data["codes"])
+    with pytest.raises(ValueError, match="quantize.proj.weight.*Received"):
+        convert_taming_vqgan({**state, "quantize.proj.weight": np.zeros((32, 9, 1, 1))}, (8, 8, 1))
+    del state["quantize.proj.bias"]
+    with pytest.raises(ValueError, match="quantize.proj.bias"):
+        convert_taming_vqgan(state, (8, 8, 1))
+
+
 def test_converted_models_train_and_save(state, tmp_path):
     original, state = state
     model = original.convert(state, (8, 12, 3))
@@ -232,7 +257,7 @@ def test_converted_models_train_and_save(state, tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda s: s.pop("quantize.embedding.weight"), r"keys \['quantize.embedding.weight'\]"),
+        (lambda s: s.pop("quantize.embedding.weight"), r"key 'quantize.embedding.weight'"),
         (lambda s: s.pop("decoder.norm_out.bias"), "Expected the key 'decoder.norm_out.bias'"),
         (lambda s: s.update(more=np.zeros(3)), r"no further keys. .*\['more'\]"),
         (lambda s: s.update({"quant_conv.bias": np.zeros(3)}), r"Received: \(3,\)"),

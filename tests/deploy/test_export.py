@@ -133,6 +133,7 @@ QUANTIZERS = {
     "lfq_factorized": lambda: layers.LookupFreeQuantizer(6, factorized_bits=(2, 4)),
     "bsq": lambda: layers.BinarySphericalQuantizer(6),
     "simvq": lambda: layers.SimVectorQuantizer(16, 4),
+    "gumbel": lambda: layers.GumbelVectorQuantizer(16, 4),
     "ibq": lambda: layers.IndexBackpropagationQuantizer(16, 4),
     "residual": lambda: layers.ResidualVectorQuantizer(layers.VectorQuantizerEMA(16, 4), 2),
 }
