@@ -58,7 +58,7 @@ ONCE = (
     "metrics/test_inception_score.py",
     "metrics/test_nearest_neighbours.py",
     "metrics/test_precision_recall.py",
-    "models/test_bundled_presets.py::test_priors_draw_the_same_codes[imagenette_128]",
+    "models/test_bundled_presets.py::test_priors_draw_the_same_codes",
     "models/test_preset_config.py",
     "models/test_preset_files.py",
     "test_api_pages.py",

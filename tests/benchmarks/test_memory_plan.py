@@ -24,12 +24,12 @@ def test_plan(monkeypatch):
     arguments = [f"--presets={name}", "--batch_size=64"]
     rows = run(monkeypatch, *arguments, "--device_gib=0.5")
     assert [row[:2] + row[3:5] for row in rows] == [
-        [name, "4461848", dtype, checkpointing]
+        [name, "4464152", dtype, checkpointing]
         for dtype in ("float32", "mixed_bfloat16")
         for checkpointing in ("False", "True")
     ]
     state, fixed, example, batch, total = ([float(row[i]) for row in rows] for i in (2, 5, 6, 7, 8))
-    assert state == pytest.approx([20 * 4_461_848 / 2**30] * 4, rel=0.01)
+    assert state == pytest.approx([20 * 4_464_152 / 2**30] * 4, rel=0.01)
     for i in range(4):
         expected = state[i] + fixed[i] + example[i] * batch[i]
         assert total[i] == pytest.approx(expected, rel=0.02)

@@ -23,6 +23,7 @@ OWN_HELP = {
     ("finetune_decoder", "validation"),
     ("train_pixel_model", "validation"),
     ("demo", "vqvae"),
+    ("draw_pixels", "temperature"),
     ("evaluate", "image_size"),
     ("fit_classifier", "classifier"),
 }

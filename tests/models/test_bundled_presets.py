@@ -1,4 +1,7 @@
-"""The bundled presets, written by version 0.1: the files, and what they give, stay as they were."""
+"""What version 0.1 bundled and is bundled still: the files, and what they give, stay as they were.
+
+Of `clothing_64` that is the `VQVAE2`; its priors were trained anew, on the same codes.
+"""
 
 import hashlib
 
@@ -10,12 +13,12 @@ from keras_vqvae2.data import sample_photographs
 from keras_vqvae2.models.preset_files import BUNDLED_PRESETS
 
 SHA256 = {
-    "clothing_64": "635f167fe755ec601d71385f656bbc830d7a3afcf09d0f1ffc2cc00f77e0c97b",
+    "clothing_64/vqvae": "72e994b3be26b2e00939f6c3e858c3f9fb0b13dfc97ec350120b1f1e87be30b2",
     "imagenette_128": "3da384793c96cef189a48eb48081c1611860f98b25443aa07307014d7d7d5d9f",
 }
 
 
-@pytest.mark.parametrize("name", ["clothing_64", "imagenette_128"])
+@pytest.mark.parametrize("name", SHA256)
 def test_files_are_byte_for_byte_the_same(name):
     paths = sorted(path for path in (BUNDLED_PRESETS / name).rglob("*") if path.is_file())
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
@@ -42,10 +45,10 @@ def test_codes_and_images_are_the_same(preset, golden):
     np.testing.assert_allclose(cells, expected[f"{name}.reconstructions"], atol=1e-5)
 
 
-def test_priors_draw_the_same_codes(preset, golden):
-    name, generator = preset
+def test_priors_draw_the_same_codes(golden):
+    priors = HierarchicalImageGenerator.from_preset("imagenette_128").priors
     expected = golden("bundled_presets")
     drawn = {}
-    for level, prior in generator.priors.items():
+    for level, prior in priors.items():
         drawn[level] = prior.generate(1, labels=3, condition=drawn, seed=7, verbose=0)
-        np.testing.assert_array_equal(drawn[level], expected[f"{name}.drawn.{level}"])
+        np.testing.assert_array_equal(drawn[level], expected[f"imagenette_128.drawn.{level}"])

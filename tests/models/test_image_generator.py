@@ -245,7 +245,7 @@ def test_bad_completions(generator):
 
 PARAMETERS = {
     "cartoonset_128": 9_094_423,
-    "clothing_64": 10_423_359,
+    "clothing_64": 10_427_199,
     "eurosat_64": 8_799_319,
     "imagenette_128": 10_472_639,
 }

@@ -1,8 +1,11 @@
+import numpy as np
 import pytest
 
 from keras_vqvae2 import PixelModel
+from keras_vqvae2.data import sample_photographs
 
 PARAMETERS = {
+    "pixelcnnpp_cifar10_32": 912_020,
     "pixelcnnpp_cifar10": 53_659_080,
     "gated_pixelcnn_imagenet_32": 132_257_151,
     "pixelcnn_cifar10": 4_624_761,
@@ -22,6 +25,17 @@ def test_every_preset_is_counted():
 )
 def test_architectures_have_the_parameters_they_say(name):
     entry = PixelModel.presets[name]
-    assert not entry["has_weights"]
+    assert entry["has_weights"] == (name == "pixelcnnpp_cifar10_32")
     model = PixelModel.from_preset(name, load_weights=False)
     assert model.count_params() == PARAMETERS[name] == entry["parameters"]
+
+
+def test_the_trained_one_knows_photographs_from_noise():
+    model = PixelModel.from_preset("pixelcnnpp_cifar10_32")
+    photographs = sample_photographs((32, 32))
+    noise = np.random.default_rng(0).integers(256, size=photographs.shape, dtype="uint8")
+    bits = [
+        model.nats({"image": images, "label": np.zeros(8, int)}).mean() / 3 / np.log(2)
+        for images in (photographs, noise)
+    ]
+    assert bits[0] < 5.0 and bits[1] > 8.0

@@ -10,8 +10,8 @@ from keras_vqvae2.models.pixelsnail.pixelsnail_presets import PIXELSNAIL_PRESETS
 COUNTS = {
     "pixelsnail_cartoonset_128_top": 2_898_416,
     "pixelsnail_cartoonset_128_bottom": 4_349_232,
-    "pixelsnail_clothing_64_top": 4_461_848,
-    "pixelsnail_clothing_64_bottom": 4_178_144,
+    "pixelsnail_clothing_64_top": 4_464_152,
+    "pixelsnail_clothing_64_bottom": 4_179_680,
     "pixelsnail_eurosat_64_top": 2_898_416,
     "pixelsnail_eurosat_64_bottom": 4_349_232,
     "pixelsnail_imagenette_128_top": 4_461_848,
