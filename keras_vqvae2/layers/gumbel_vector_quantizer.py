@@ -6,13 +6,13 @@ from keras import ops
 
 from keras_vqvae2 import backend
 from keras_vqvae2.hints import Config, Shape, Tensor
-from keras_vqvae2.layers.quantizer import Quantizer, rows_of
+from keras_vqvae2.layers.quantizer import CodebookQuantizer
 from keras_vqvae2.layers.row_means import row_weights, without_padding
-from keras_vqvae2.validation import check_non_negative
+from keras_vqvae2.validation import check_integer, check_non_negative
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae2")
-class GumbelVectorQuantizer(Quantizer):
+class GumbelVectorQuantizer(CodebookQuantizer):
     """Draws codes from a softmax while training, through Gumbel noise that gradients pass.
 
     For a vector `z`, `K` codes `e_1 … e_K` in the rows of `E`, and uniform noise `u`:
@@ -98,8 +98,7 @@ class GumbelVectorQuantizer(Quantizer):
                     "Expected temperatures that are positive numbers. "
                     f"Received: {temperature=}, {final_temperature=}"
                 )
-        if int(annealing_steps) != annealing_steps or annealing_steps < 0:
-            raise ValueError(f"Expected an integer of at least 0. Received: {annealing_steps=}")
+        check_integer("annealing_steps", annealing_steps, 0)
         self.temperature = temperature
         self.final_temperature = final_temperature
         self.annealing_steps = int(annealing_steps)
@@ -168,21 +167,16 @@ class GumbelVectorQuantizer(Quantizer):
         shape = (backend.replica_count(), *shape)
         u = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
         u = ops.take(u, backend.replica_index(), axis=0)
-        return -ops.log(-ops.log(ops.clip(u, 1e-20, 1.0 - 6e-8)))
+        return -ops.log(-ops.log(u))
 
     def _divergence(self, logits):
         """Nats between a vector's softmax and the uniform distribution, `(N,)`."""
         log_p = ops.log_softmax(logits, axis=-1)
         return ops.sum(ops.exp(log_p) * log_p, axis=-1) + math.log(self.num_embeddings)
 
-    def lookup(self, codes: Tensor) -> Tensor:
-        return rows_of(self.codebook, codes)
-
     def get_config(self) -> Config:
         return {
             **super().get_config(),
-            "num_embeddings": self.num_embeddings,
-            "embedding_dim": self.embedding_dim,
             "temperature": self.temperature,
             "final_temperature": self.final_temperature,
             "annealing_steps": self.annealing_steps,

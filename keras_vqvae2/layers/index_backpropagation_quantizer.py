@@ -7,14 +7,14 @@ from keras_vqvae2 import backend
 from keras_vqvae2.hints import Config, Shape, Tensor
 from keras_vqvae2.layers.code_entropies import softmax_entropies
 from keras_vqvae2.layers.nearest_code import nearest_code
-from keras_vqvae2.layers.quantizer import Quantizer, rows_of
+from keras_vqvae2.layers.quantizer import CodebookQuantizer
 from keras_vqvae2.layers.row_chunks import rows_at_once, scan_rows
 from keras_vqvae2.layers.row_means import mean_square, row_weights, without_padding
 from keras_vqvae2.validation import check_non_negative
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae2")
-class IndexBackpropagationQuantizer(Quantizer):
+class IndexBackpropagationQuantizer(CodebookQuantizer):
     """Chooses codes by a softmax through which gradients reach all codes, chosen or not.
 
     For a vector `z` and codes `e_1 … e_K` in the rows of `E`:
@@ -146,14 +146,9 @@ class IndexBackpropagationQuantizer(Quantizer):
         temperature = self.entropy_temperature
         return softmax_entropies(z, codebook, weights, temperature, self.logarithm)
 
-    def lookup(self, codes: Tensor) -> Tensor:
-        return rows_of(self.codebook, codes)
-
     def get_config(self) -> Config:
         return {
             **super().get_config(),
-            "num_embeddings": self.num_embeddings,
-            "embedding_dim": self.embedding_dim,
             "commitment_cost": self.commitment_cost,
             "entropy_weight": self.entropy_weight,
             "entropy_temperature": self.entropy_temperature,

@@ -3,7 +3,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_vqvae2.hints import Shape, Tensor, TensorTree
+from keras_vqvae2.hints import Config, Shape, Tensor, TensorTree
 from keras_vqvae2.validation import check_positive
 
 
@@ -169,3 +169,17 @@ class Quantizer(keras.layers.Layer):
 
     def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None) -> TensorTree:
         return previous_mask, previous_mask
+
+
+class CodebookQuantizer(Quantizer):
+    """A quantizer of `(num_embeddings, embedding_dim)` that looks rows of its `codebook` up."""
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        return rows_of(self.codebook, codes)
+
+    def get_config(self) -> Config:
+        return {
+            **super().get_config(),
+            "num_embeddings": self.num_embeddings,
+            "embedding_dim": self.embedding_dim,
+        }

@@ -6,13 +6,13 @@ from keras import ops
 from keras_vqvae2.hints import Config, Shape, Tensor
 from keras_vqvae2.layers.gradient_estimators import ESTIMATORS
 from keras_vqvae2.layers.nearest_code import nearest_code
-from keras_vqvae2.layers.quantizer import Quantizer, rows_of
+from keras_vqvae2.layers.quantizer import CodebookQuantizer
 from keras_vqvae2.layers.row_means import mean_square, row_weights, without_padding
 from keras_vqvae2.validation import check_non_negative
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae2")
-class SimVectorQuantizer(Quantizer):
+class SimVectorQuantizer(CodebookQuantizer):
     """Takes the nearest of codes that one linear layer makes of a frozen codebook.
 
     For `K` codes of width `D`, with `C` drawn once from a normal distribution of variance `1 / D`:
@@ -137,14 +137,9 @@ class SimVectorQuantizer(Quantizer):
         codebook_loss = mean_square(ops.stop_gradient(z), quantized, weights)
         return self.commitment_cost * commitment + self.codebook_cost * codebook_loss
 
-    def lookup(self, codes: Tensor) -> Tensor:
-        return rows_of(self.codebook, codes)
-
     def get_config(self) -> Config:
         return {
             **super().get_config(),
-            "num_embeddings": self.num_embeddings,
-            "embedding_dim": self.embedding_dim,
             "commitment_cost": self.commitment_cost,
             "codebook_cost": self.codebook_cost,
             "use_bias": self.use_bias,
