@@ -91,17 +91,21 @@ class FiniteScalarQuantizer(Quantizer):
         self._places = np.cumprod([1, *levels[:-1]]).astype("int32")  # (D,)
         # What codes are summed up in: float32, as digits are, where it holds them exactly.
         self._sum_dtype = "float32" if self.num_embeddings <= 2**24 else "int32"
+        self._first = -int(self._lowest.astype("int64") @ self._places)  # the code of zeros
+        # The paper's bound of 1.001 (L - 1) / 2 reaches one level too many of more than these.
+        self._overshoots = not symmetric and max(levels) > 1000
 
     def quantize_vectors(
         self, vectors: Tensor, training: bool = False, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         bounded = self._bounded(vectors)  # (..., D), a level is 1 wide
         nearest = ops.floor(bounded) if self.symmetric else ops.round(bounded)
-        digits = ops.subtract(nearest, self._lowest)
-        digits = ops.where(digits > 0.0, digits, 0.0)  # of what is not a number too
-        digits = ops.minimum(digits, self._highest)
+        if self._overshoots:
+            nearest = ops.clip(nearest, self._lowest, self._highest + self._lowest)
         places = ops.cast(self._places, self._sum_dtype)
-        codes = ops.sum(ops.cast(digits, self._sum_dtype) * places, axis=-1)  # (...)
+        codes = ops.sum(ops.cast(nearest, self._sum_dtype) * places, axis=-1) + self._first
+        # Of what is not a number, which is in no range.
+        codes = ops.where(ops.logical_and(codes > 0, codes < self.num_embeddings), codes, 0)
         quantized = self._values(straight_through(bounded, ops.stop_gradient(nearest)))
         return quantized, ops.cast(codes, "int32"), ops.zeros((), "float32")
 

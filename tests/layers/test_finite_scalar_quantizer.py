@@ -51,6 +51,23 @@ def test_large_vectors_reach_the_outermost_levels_and_no_further():
         np.testing.assert_array_equal(numpy(quantized)[1], -1.0)
 
 
+@pytest.mark.parametrize("levels", [[2001, 3], [4000, 3000, 170]])
+def test_of_many_levels_the_bound_reaches_none_too_many(levels):
+    layer = FiniteScalarQuantizer(levels)
+    quantized, codes = layer(np.full((2, len(levels)), [[1e30], [-1e30]], "float32"))
+    assert numpy(codes).tolist() == [layer.num_embeddings - 1, 0]
+    np.testing.assert_array_equal(numpy(quantized), numpy(layer.lookup(codes)))
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("levels", [[8, 5], [8] * 10])
+def test_what_is_not_a_number_has_a_code(levels, symmetric):
+    vectors = np.full((3, len(levels)), np.nan, "float32")
+    vectors[1:, 1:], vectors[2, 0] = 0.3, np.inf
+    codes = numpy(FiniteScalarQuantizer(levels, symmetric)(vectors)[1])
+    assert ((codes >= 0) & (codes < np.prod(levels))).all() and codes[2] > 0
+
+
 @pytest.mark.parametrize(
     "levels, message",
     [
