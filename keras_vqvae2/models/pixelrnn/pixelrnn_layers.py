@@ -295,8 +295,8 @@ class RowLSTMLayer(LSTMLayer):
         # Unrolled: Keras' scan has no gradient on every backend.
         state = self._initial(ops.shape(inputs)[0], inputs.shape[2])
         rows = []
-        for row in range(inputs.shape[1]):
-            state = self._cell(gates[:, row] + self._of_states(kernel, state[0]), state[1])
+        for own in in_turn(gates, 1):
+            state = self._cell(own + self._of_states(kernel, state[0]), state[1])
             rows.append(state[0])
         return self._outputs(inputs, ops.stack(rows, axis=1))
 
@@ -401,13 +401,13 @@ class DiagonalBiLSTMLayer(LSTMLayer):
         conv = self._part(direction, "input")
         kernel = ops.cast(self._part(direction, "states"), self.compute_dtype)
         x = ops.flip(inputs, axis=2) if direction == "right" else inputs
-        rows, columns = x.shape[1:3]
+        columns = x.shape[2]
         gates = conv(skew(x))  # (B, H, W + H - 1, 4 units), in the corners the bias
 
         state = self._initial(direction, ops.shape(inputs)[0])
         diagonals = []  # unrolled, as above
-        for diagonal in range(rows + columns - 1):
-            state = self._advance(kernel, gates[:, :, diagonal], state)
+        for own in in_turn(gates, 2):
+            state = self._advance(kernel, own, state)
             diagonals.append(state[0])
         hidden = unskew(ops.stack(diagonals, axis=2), columns)  # (B, H, W, units)
         if direction == "left":
@@ -508,6 +508,11 @@ class DiagonalBiLSTMLayer(LSTMLayer):
         from_right = ops.flip(ops.transpose(gates, (1, 0, 2)), axis=0)  # (W, B, 4 units)
         _, states = backend.scan(turn, start, from_right, from_right.shape[0])
         return {"left": hidden, "right": ops.transpose(ops.flip(states, axis=0), (1, 0, 2))}
+
+
+def in_turn(x: Tensor, axis: int) -> list[Tensor]:
+    """Slices along an axis; their gradient is one concatenation, not a padded map for each."""
+    return [ops.squeeze(part, axis) for part in ops.split(x, x.shape[axis], axis=axis)]
 
 
 def skew(x: Tensor) -> Tensor:
