@@ -3,13 +3,16 @@
     pip install -e '.[jax,torch]'
     python benchmarks/decode.py
     python benchmarks/decode.py --backends=tensorflow --levels=top --batches=1
+    python benchmarks/decode.py --priors=pixelsnail,transformer,masked_transformer --batches=1 \
+        --naive_rows=0
 
-The priors have the default sizes of the most used PyTorch port, random weights: top 32x32 (85 M
+PixelSNAILs have the default sizes of the most used PyTorch port, random weights: top 32x32 (85 M
 parameters, attention in each of 4 blocks of 4), bottom 64x64 (90 M, no attention, a conditioning
-stack of 3 blocks). Each case runs in a process of its own.
+stack of 3 blocks). Transformers have 12 layers of 768 channels, the masked ones 8 passes. Each case
+runs in a process of its own.
 
 - `seconds`: `generate` for one whole batch, drawing and conditioning stack included, after two rows
-  of warm-up (compilation).
+  (passes, of a masked transformer) of warm-up (compilation).
 - `naive`: what the loop of published code costs, one full forward pass over the rows so far for
   each position: timed (compiled, once) for --naive_rows numbers of rows spread over the
   map, and integrated by the trapezoidal rule.
@@ -17,6 +20,8 @@ stack of 3 blocks). Each case runs in a process of its own.
   (those for the taps on finished rows: once a row), over the bandwidth of a matrix-vector product
   of 512 MiB.
 - `cache MiB`: what is remembered between rows.
+
+A masked transformer has neither of the last three: all its passes are over whole maps.
 """
 
 import json
@@ -29,12 +34,14 @@ import port_sizes
 from absl import app, flags
 
 FLAGS = flags.FLAGS
+flags.DEFINE_list("priors", ["pixelsnail"], f"Which of {', '.join(port_sizes.PRIORS)}.")
 flags.DEFINE_list("levels", ["top", "bottom"], "Which of top and bottom.")
 flags.DEFINE_list("batches", ["1", "8"], "Images at a time.")
 flags.DEFINE_list("backends", ["tensorflow", "jax", "torch"], "Which of tensorflow, jax, torch.")
 flags.DEFINE_integer(
     "naive_rows", 4, "Sizes at which the naive loop is timed; 0 leaves it out.", lower_bound=0
 )
+flags.DEFINE_string("precision", "float32", "Dtype policy of the priors.")
 flags.DEFINE_bool("small", False, "Priors of a size that says nothing, to try the script.")
 flags.DEFINE_float("memory_limit_gib", 18.0, "Memory a case may take.", lower_bound=0.0)
 flags.DEFINE_string("case", None, "The one case to measure, as JSON: for the script's own use.")
@@ -50,7 +57,7 @@ def inputs(prior, batch):
     }
 
 
-def naive_seconds(level, batch, rows, columns, samples, small):
+def naive_seconds(name, level, batch, rows, columns, samples, small):
     """Seconds of one full forward pass a position, over all positions of a map."""
     import keras
 
@@ -58,7 +65,7 @@ def naive_seconds(level, batch, rows, columns, samples, small):
     sizes = sorted({2 * round(n / 2) for n in np.linspace(2, rows, samples)})
     times = []
     for size in sizes:
-        prior = port_sizes.port_prior(level, size, small)
+        prior = port_sizes.port_prior(level, size, small, name)
         codes = inputs(prior, batch)
         call = lambda prior=prior, codes=codes: prior.predict_on_batch(codes)  # noqa: E731
         call()
@@ -80,68 +87,83 @@ def weights_touched(prior):
     """Bytes of weights read at each position, and of those read once a row."""
     import keras
 
-    weights = prior._row_decoder.steps.weights()
+    itemsize = 4 if prior.compute_dtype == "float32" else 2
+    steps = prior._row_decoder.steps
+    if hasattr(steps, "sequence"):  # a transformer, whose layers see one position each
+        layers = [*steps.blocks, steps.norm, steps.logits]
+        return itemsize * sum(layer.count_params() for layer in layers), 0
+    weights = steps.weights()
     weights.pop("first")  # tables of which a position reads a few rows
     a_step = a_row = 0
     for path, x in keras.tree.flatten_with_path(weights):
-        size = math.prod(x.shape) * 4
+        size = math.prod(x.shape) * itemsize
         if "above" in path or "planes" in path:
             a_row += size
         else:
             a_step += size
     for v in prior.variables:  # a layer that the steps call
-        a_row += 4 * math.prod(v.shape) * ("/condition_projection/" in v.path)
+        a_row += itemsize * math.prod(v.shape) * ("/condition_projection/" in v.path)
     return a_step, a_row
 
 
-def measure_case(level, batch, naive_rows, small):
+def measure_case(name, level, batch, naive_rows, precision, small):
     """Runs in a process of its own."""
     import keras
 
     keras.utils.set_random_seed(0)
+    keras.config.set_dtype_policy(precision)
     size = (32 if level == "top" else 64) // (8 if small else 1)
-    prior = port_sizes.port_prior(level, size, small)
+    prior = port_sizes.port_prior(level, size, small, name)
     codes = inputs(prior, batch)
     condition = {name: codes[name] for name in prior.condition_factors}
 
     from keras_vqvae2.decoding.sampling import Sampling
 
     codes[level] = np.full_like(codes[level], -1)
-    rows = prior._draw(Sampling(), codes, np.zeros(codes[level].shape, "float32"))
-    for _ in range(2):
-        keras.ops.convert_to_numpy(next(rows)[0])
+    uniforms = np.zeros((batch, *prior.uniforms_shape), "float32")
+    for _, (_, drawn) in zip(range(2), prior._draw_codes(Sampling(), codes, uniforms)):
+        keras.ops.convert_to_numpy(drawn)
     started = time.perf_counter()
     prior.generate(batch, condition=condition, batch_size=batch, verbose=0)
     seconds = time.perf_counter() - started
+    result = {"parameters": prior.count_params(), "seconds": seconds}
+    if name == "masked_transformer":
+        return result
     a_step, a_row = weights_touched(prior)
-    parameters, cache = prior.count_params(), prior._row_decoder.cache_bytes(batch)
-    speed = bandwidth()
-    floor = (a_step * size * size + a_row * size) / speed
-    del prior, rows
+    cache, speed = prior._row_decoder.cache_bytes(batch), bandwidth()
+    del prior
     naive = math.nan
     if naive_rows:
-        naive = naive_seconds(level, batch, size, size, naive_rows, small)
+        naive = naive_seconds(name, level, batch, size, size, naive_rows, small)
     return {
-        "parameters": parameters,
-        "seconds": seconds,
+        **result,
         "naive": naive,
-        "floor": floor,
+        "floor": (a_step * size * size + a_row * size) / speed,
         "step_bytes": a_step,
         "bandwidth": speed,
         "cache": cache,
     }
 
 
-def table_row(level, batch, backend):
-    case = {"level": level, "batch": batch, "naive_rows": FLAGS.naive_rows, "small": FLAGS.small}
+def table_row(name, level, batch, backend):
+    case = {
+        "name": name,
+        "level": level,
+        "batch": batch,
+        "naive_rows": FLAGS.naive_rows,
+        "precision": FLAGS.precision,
+        "small": FLAGS.small,
+    }
     result = measure.run_case(__file__, case, backend, FLAGS.memory_limit_gib * measure.GIB)
-    row = [level, batch, backend]
+    row = [name, level, batch, backend]
     if "error" in result:
         return [*row, result["error"], *[""] * 7]
     seconds = result["seconds"]
+    row.append(f"{seconds:.2f}")
+    if "floor" not in result:
+        return [*row, *[""] * 7]
     return [
         *row,
-        f"{seconds:.2f}",
         f"{result['naive']:.1f}",
         f"{result['naive'] / seconds:.0f}",
         f"{result['floor']:.3g}",
@@ -156,10 +178,11 @@ def main(_):
     if FLAGS.case:
         measure.report(measure_case(**json.loads(FLAGS.case)))
         return
-    columns = ["level", "batch", "backend", "seconds", "naive", "times faster", "floor"]
+    columns = ["prior", "level", "batch", "backend", "seconds", "naive", "times faster", "floor"]
     columns += ["over floor", "MiB a step", "GB/s", "cache MiB"]
     rows = [
-        table_row(level, int(batch), backend)
+        table_row(name, level, int(batch), backend)
+        for name in FLAGS.priors
         for level in FLAGS.levels
         for batch in FLAGS.batches
         for backend in FLAGS.backends

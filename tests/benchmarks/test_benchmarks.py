@@ -90,10 +90,14 @@ def test_train_step():
 
 @pytest.mark.slow
 def test_decode():
-    rows, messages = run("decode.py", "--small", "--levels=bottom", "--batches=2", "--naive_rows=2")
-    assert [row[:3] for row in rows] == [["bottom", "2", BACKEND]], messages
-    seconds, naive, times_faster, floor, over_floor, *rest = map(float, rows[0][3:])
-    assert seconds > floor > 0 and all(number >= 0 for number in rest)
+    priors = ["pixelsnail", "transformer", "masked_transformer"]
+    options = ["--levels=bottom", "--batches=2", "--naive_rows=2", f"--priors={','.join(priors)}"]
+    rows, messages = run("decode.py", "--small", *options)
+    assert [row[:4] for row in rows] == [[name, "bottom", "2", BACKEND] for name in priors], messages
+    for row in rows[:2]:
+        seconds, naive, times_faster, floor, over_floor, *rest = map(float, row[4:])
+        assert seconds > floor > 0 and all(number >= 0 for number in rest)
+    assert float(rows[2][4]) > 0 and not any(rows[2][5:])
 
 
 @pytest.mark.slow
