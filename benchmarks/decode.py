@@ -24,9 +24,9 @@ runs in a process of its own.
 A masked transformer has neither of the last three: all its passes are over whole maps.
 """
 
+import functools
 import json
 import math
-import time
 
 import measure
 import numpy as np
@@ -41,6 +41,7 @@ flags.DEFINE_list("backends", ["tensorflow", "jax", "torch"], "Which of tensorfl
 flags.DEFINE_integer(
     "naive_rows", 4, "Sizes at which the naive loop is timed; 0 leaves it out.", lower_bound=0
 )
+flags.DEFINE_enum("clock", "wall", list(measure.CLOCKS), measure.CLOCK_HELP)
 flags.DEFINE_string("precision", "float32", "Dtype policy of the priors.")
 flags.DEFINE_bool("small", False, "Priors of a size that says nothing, to try the script.")
 flags.DEFINE_float("memory_limit_gib", 18.0, "Memory a case may take.", lower_bound=0.0)
@@ -57,7 +58,7 @@ def inputs(prior, batch):
     }
 
 
-def naive_seconds(name, level, batch, rows, columns, samples, small):
+def naive_seconds(name, level, batch, rows, columns, samples, small, clock):
     """Seconds of one full forward pass a position, over all positions of a map."""
     import keras
 
@@ -69,7 +70,7 @@ def naive_seconds(name, level, batch, rows, columns, samples, small):
         codes = inputs(prior, batch)
         call = lambda prior=prior, codes=codes: prior.predict_on_batch(codes)  # noqa: E731
         call()
-        times.append(measure.median_seconds(call, 1))
+        times.append(measure.median_seconds(call, 1, clock))
         del prior
         keras.backend.clear_session()
     return columns * float(np.interp(range(1, rows + 1), sizes, times).sum())
@@ -106,7 +107,7 @@ def weights_touched(prior):
     return a_step, a_row
 
 
-def measure_case(name, level, batch, naive_rows, precision, small):
+def measure_case(name, level, batch, naive_rows, precision, small, clock):
     """Runs in a process of its own."""
     import keras
 
@@ -123,18 +124,17 @@ def measure_case(name, level, batch, naive_rows, precision, small):
     uniforms = np.zeros((batch, *prior.uniforms_shape), "float32")
     for _, (_, drawn) in zip(range(2), prior._draw_codes(Sampling(), codes, uniforms)):
         keras.ops.convert_to_numpy(drawn)
-    started = time.perf_counter()
-    prior.generate(batch, condition=condition, batch_size=batch, verbose=0)
-    seconds = time.perf_counter() - started
+    draw = functools.partial(prior.generate, batch, None, condition, batch_size=batch, verbose=0)
+    seconds = measure.median_seconds(draw, 1, clock)
     result = {"parameters": prior.count_params(), "seconds": seconds}
     if name == "masked_transformer":
         return result
     a_step, a_row = weights_touched(prior)
     cache, speed = prior._row_decoder.cache_bytes(batch), bandwidth()
-    del prior
+    del prior, draw
     naive = math.nan
     if naive_rows:
-        naive = naive_seconds(name, level, batch, size, size, naive_rows, small)
+        naive = naive_seconds(name, level, batch, size, size, naive_rows, small, clock)
     return {
         **result,
         "naive": naive,
@@ -153,6 +153,7 @@ def table_row(name, level, batch, backend):
         "naive_rows": FLAGS.naive_rows,
         "precision": FLAGS.precision,
         "small": FLAGS.small,
+        "clock": FLAGS.clock,
     }
     result = measure.run_case(__file__, case, backend, FLAGS.memory_limit_gib * measure.GIB)
     row = [name, level, batch, backend]

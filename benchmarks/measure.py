@@ -51,19 +51,22 @@ def peak_extra_memory(call):
     return process_memory("VmHWM") - before
 
 
+CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
+CLOCK_HELP = "Of seconds: processor counts those of all threads, and is fair beside other work."
+
+
 def median_seconds(call, repeats, clock="wall"):
     """The median over calls of the time they take, or, of a `"processor"`, of what it gave them."""
-    read = {"wall": time.perf_counter, "processor": time.process_time}[clock]
     seconds = []
     for _ in range(repeats):
-        started = read()
+        started = CLOCKS[clock]()
         call()
-        seconds.append(read() - started)
+        seconds.append(CLOCKS[clock]() - started)
     return statistics.median(seconds)
 
 
-def step_timer():
-    """A Keras callback with the `ends` and `losses` of the training steps."""
+def step_timer(clock="wall"):
+    """A Keras callback with the `ends`, by a clock, and `losses` of the training steps."""
     import keras
 
     class StepTimer(keras.callbacks.Callback):
@@ -74,7 +77,7 @@ def step_timer():
         def on_train_batch_end(self, batch, logs=None):
             # A step has ended when its loss can be read.
             self.losses.append(float(logs["loss"]))
-            self.ends.append(time.perf_counter())
+            self.ends.append(CLOCKS[clock]())
 
     return StepTimer()
 

@@ -70,12 +70,7 @@ flags.DEFINE_list("codes", ["512", "16384"], "Numbers of codes.")
 flags.DEFINE_list("backends", list(BACKENDS), "Which of tensorflow, jax and torch.")
 flags.DEFINE_list("implementations", list(IMPLEMENTATIONS), "Which rows.")
 flags.DEFINE_integer("repeats", 5, "Timed steps, of which the median counts.", lower_bound=1)
-flags.DEFINE_enum(
-    "clock",
-    "wall",
-    ["wall", "processor"],
-    "Of seconds: processor counts those of all threads, and is fair beside other work.",
-)
+flags.DEFINE_enum("clock", "wall", list(measure.CLOCKS), measure.CLOCK_HELP)
 flags.DEFINE_float("memory_limit_gib", 8.0, "Memory a case may take.", lower_bound=0.0)
 flags.DEFINE_string("case", None, "The one case to measure, as JSON: for the script's own use.")
 

@@ -37,11 +37,14 @@ flags.DEFINE_list("backends", ["tensorflow", "jax", "torch"], "Which of tensorfl
 flags.DEFINE_integer("batch", 8, "Maps a step.", lower_bound=1)
 flags.DEFINE_integer("steps", 4, "Timed steps, of which the median counts.", lower_bound=1)
 flags.DEFINE_integer("warmup_steps", 2, "Steps before the timed ones.", lower_bound=1)
+flags.DEFINE_enum("clock", "wall", list(measure.CLOCKS), measure.CLOCK_HELP)
 flags.DEFINE_float("memory_limit_gib", 16.0, "Memory a case may take.", lower_bound=0.0)
 flags.DEFINE_string("case", None, "The one case to measure, as JSON: for the script's own use.")
 
 
-def measure_case(recipe, level, rows, batch, precision, checkpointing, xla, steps, warmup_steps):
+def measure_case(
+    recipe, level, rows, batch, precision, checkpointing, xla, steps, warmup_steps, clock
+):
     """Runs in a process of its own. Returns median seconds of a step, peak bytes and last loss."""
     import keras
 
@@ -65,7 +68,7 @@ def measure_case(recipe, level, rows, batch, precision, checkpointing, xla, step
     rng, count = np.random.default_rng(0), batch * (warmup_steps + steps)
     codes = {name: rng.integers(512, size=(count, *shape)) for name, shape in shapes.items()}
     codes["label"] = rng.integers(10, size=count)
-    timer = measure.step_timer()
+    timer = measure.step_timer(clock)
     prior.fit(codes, batch_size=batch, callbacks=[timer], verbose=0)
     return {
         "parameters": prior.count_params(),
@@ -86,6 +89,7 @@ def table_row(recipe, level, backend, precision, checkpointing):
         "xla": FLAGS.xla,
         "steps": FLAGS.steps,
         "warmup_steps": FLAGS.warmup_steps,
+        "clock": FLAGS.clock,
     }
     limit = FLAGS.memory_limit_gib * measure.GIB
     result = measure.run_case(__file__, case, backend, limit)

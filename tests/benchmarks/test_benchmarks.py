@@ -93,7 +93,8 @@ def test_decode():
     priors = ["pixelsnail", "transformer", "masked_transformer"]
     options = ["--levels=bottom", "--batches=2", "--naive_rows=2", f"--priors={','.join(priors)}"]
     rows, messages = run("decode.py", "--small", *options)
-    assert [row[:4] for row in rows] == [[name, "bottom", "2", BACKEND] for name in priors], messages
+    expected = [[name, "bottom", "2", BACKEND] for name in priors]
+    assert [row[:4] for row in rows] == expected, messages
     for row in rows[:2]:
         seconds, naive, times_faster, floor, over_floor, *rest = map(float, row[4:])
         assert seconds > floor > 0 and all(number >= 0 for number in rest)
