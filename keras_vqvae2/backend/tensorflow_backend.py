@@ -113,12 +113,19 @@ def map_range(function, count):
 
 
 def scan(function, carry, inputs, length):
+    # Arrays, whose gradients are put side by side; those of slices would be padded and added.
+    read = [
+        tf.TensorArray(x.dtype, length, element_shape=x.shape[1:]).unstack(x)
+        for x in tf.nest.flatten(inputs)
+    ]
+
     def at(i):
-        return tf.nest.map_structure(lambda x: x[i], inputs)
+        return tf.nest.pack_sequence_as(inputs, [array.read(i) for array in read])
 
     # Traced once beforehand: a loop must know what its turns give.
     traced = tf.function(lambda carry, first: function(carry, first)[1])
-    specs = traced.get_concrete_function(carry, at(0)).structured_outputs
+    first = tf.nest.map_structure(lambda x: x[0], inputs)
+    specs = traced.get_concrete_function(carry, first).structured_outputs
     arrays = [
         tf.TensorArray(x.dtype, length, element_shape=x.shape) for x in tf.nest.flatten(specs)
     ]
@@ -127,7 +134,10 @@ def scan(function, carry, inputs, length):
         carry, outputs = function(carry, at(i))
         return i + 1, carry, [a.write(i, x) for a, x in zip(arrays, tf.nest.flatten(outputs))]
 
-    _, carry, arrays = tf.while_loop(lambda i, *_: i < length, turn, (0, carry, arrays))
+    # XLA's gradient must know how many turns there can be.
+    _, carry, arrays = tf.while_loop(
+        lambda i, *_: i < length, turn, (0, carry, arrays), maximum_iterations=length
+    )
     return carry, tf.nest.pack_sequence_as(specs, [array.stack() for array in arrays])
 
 

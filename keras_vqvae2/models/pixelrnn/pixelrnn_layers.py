@@ -1,5 +1,6 @@
 """The parts of `PixelCNN` and `PixelRNN`: a first convolution, and three kinds of layers."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -292,13 +293,12 @@ class RowLSTMLayer(LSTMLayer):
         gates = self.input_to_state(inputs)  # (B, H, W, 4 units)
         kernel = ops.cast(self.state_to_state, self.compute_dtype)
 
-        # Unrolled: Keras' scan has no gradient on every backend.
-        state = self._initial(ops.shape(inputs)[0], inputs.shape[2])
-        rows = []
-        for own in in_turn(gates, 1):
+        def turn(state, own):
             state = self._cell(own + self._of_states(kernel, state[0]), state[1])
-            rows.append(state[0])
-        return self._outputs(inputs, ops.stack(rows, axis=1))
+            return state, state[0]
+
+        start = self._initial(ops.shape(inputs)[0], inputs.shape[2])
+        return self._outputs(inputs, scan_along(turn, start, gates, 1))
 
     def _step_weights(self) -> TensorTree:
         weights = {"input": self.input_to_state._step_weights()}
@@ -404,12 +404,12 @@ class DiagonalBiLSTMLayer(LSTMLayer):
         columns = x.shape[2]
         gates = conv(skew(x))  # (B, H, W + H - 1, 4 units), in the corners the bias
 
-        state = self._initial(direction, ops.shape(inputs)[0])
-        diagonals = []  # unrolled, as above
-        for own in in_turn(gates, 2):
+        def turn(state, own):
             state = self._advance(kernel, own, state)
-            diagonals.append(state[0])
-        hidden = unskew(ops.stack(diagonals, axis=2), columns)  # (B, H, W, units)
+            return state, state[0]
+
+        start = self._initial(direction, ops.shape(inputs)[0])
+        hidden = unskew(scan_along(turn, start, gates, 2), columns)  # (B, H, W, units)
         if direction == "left":
             return hidden
         hidden = ops.flip(hidden, axis=2)
@@ -510,9 +510,12 @@ class DiagonalBiLSTMLayer(LSTMLayer):
         return {"left": hidden, "right": ops.transpose(ops.flip(states, axis=0), (1, 0, 2))}
 
 
-def in_turn(x: Tensor, axis: int) -> list[Tensor]:
-    """Slices along an axis; their gradient is one concatenation, not a padded map for each."""
-    return [ops.squeeze(part, axis) for part in ops.split(x, x.shape[axis], axis=axis)]
+def scan_along(turn: Callable[..., Any], start: TensorTree, x: Tensor, axis: int) -> Tensor:
+    """What a loop with a state makes of the slices of a map along an axis, side by side."""
+    order = [axis, *(i for i in range(len(x.shape)) if i != axis)]
+    slices = ops.transpose(x, order)
+    _, outputs = backend.scan(turn, start, slices, slices.shape[0])
+    return ops.moveaxis(outputs, 0, axis)
 
 
 def skew(x: Tensor) -> Tensor:
