@@ -72,7 +72,7 @@ _SHARED = {
     "xla": functools.partial(
         flags.DEFINE_bool,
         default=None,
-        help="Compile by XLA; by default on TensorFlow and JAX.",
+        help="Compile by XLA; by default on JAX, and on TensorFlow as the recipe says.",
     ),
     "engine": functools.partial(
         flags.DEFINE_enum,

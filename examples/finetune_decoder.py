@@ -61,7 +61,7 @@ def build(recipe):
     model.compile(
         recipe["optimizer"],
         discriminator_optimizer=recipe["discriminator_optimizer"],
-        jit_compile=recipe.get("jit_compile", "auto"),
+        jit_compile=run_folder.jit_compile(recipe),
     )
     return model
 

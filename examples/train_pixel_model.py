@@ -71,7 +71,8 @@ def load_recipe(class_names):
 
 def build(recipe):
     model = recipe["pixel_model"](**recipe["model"], **command_line.precision())
-    run_folder.compile_model(model, recipe)
+    jit_compile = run_folder.jit_compile(recipe, default=True)
+    model.compile(optimizer=recipe["optimizer"], jit_compile=jit_compile)
     return model
 
 
@@ -133,7 +134,6 @@ def train(parallel):
             validation_images=FLAGS.validation_images,
             samples_every=FLAGS.samples_every,
             patience=patience,
-            xla=FLAGS.xla,
         )
         model, epoch, step = run_folder.restore_or_build(
             output, lambda: build(recipe), plan, parallel

@@ -89,7 +89,8 @@ def build(recipe, arguments):
         arguments = {**arguments, "gradient_checkpointing": True}
     arguments = {**recipe["model"], **arguments, **command_line.precision()}
     prior = recipe["prior"](**arguments)
-    run_folder.compile_model(prior, recipe)
+    jit_compile = run_folder.jit_compile(recipe, default=True)
+    prior.compile(optimizer=recipe["optimizer"], jit_compile=jit_compile)
     return prior
 
 
@@ -128,7 +129,6 @@ def train(parallel):
             validation_split=FLAGS.validation_split,
             validation_examples=FLAGS.validation_examples,
             patience=patience,
-            xla=FLAGS.xla,
             gradient_checkpointing=FLAGS.gradient_checkpointing,
         )
         prior, epoch, step = run_folder.restore_or_build(

@@ -47,7 +47,7 @@ DEFAULT_RECIPE = Path(__file__).parent / "recipes" / "vqvae2_imagenette_128.py"
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(run_folder)
-command_line.define("data")
+command_line.define("data", "xla")
 flags.DEFINE_string("validation", None, "Images held out from training, likewise; none by default.")
 flags.DEFINE_string("recipe", str(DEFAULT_RECIPE), "Python file with a function `recipe`.")
 flags.DEFINE_integer(
@@ -72,7 +72,8 @@ def load_recipe():
 
 def build(recipe):
     model = keras_vqvae2.VQVAE2(**recipe["model"], **command_line.precision())
-    model.compile(optimizer=recipe["optimizer"])
+    jit_compile = run_folder.jit_compile(recipe)
+    model.compile(optimizer=recipe["optimizer"], jit_compile=jit_compile)
     return model
 
 

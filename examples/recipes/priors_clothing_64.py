@@ -5,10 +5,10 @@ Command:    for each level L of top and bottom,
                 --codes=runs/clothing_64_codes --level=L --output=runs/clothing_64_L \\
                 --precision=mixed_bfloat16
             on the codes of examples/encode_dataset.py with --flips --crops=6 --resize=68
-Hardware:   one thread of 2 CPU cores with AVX-512-BF16, TensorFlow backend without XLA,
-            mixed_bfloat16
-Wall time:  top 50 minutes, bottom 104 minutes, beside two other trainings; the bottom level was
-            stopped after 9 of 10 epochs, its best
+Hardware:   one thread of 2 CPU cores with AVX-512-BF16, TensorFlow backend, mixed_bfloat16
+Wall time:  top 50 minutes, bottom 104 minutes, beside two other trainings and compiled by XLA,
+            which in bfloat16 is slower than what this recipe says now; the bottom level was stopped
+            after 9 of 10 epochs, its best
 Reached:    nats a code 3.886 (top) and 3.889 (bottom) on the test images, 4.087 and 4.152 on the
             validation images; uniform codes 6.238
 

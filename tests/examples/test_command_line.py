@@ -61,6 +61,27 @@ def test_help_teaches_and_shared_flags_are_the_same_everywhere(call):
     assert len(helps["output"]) >= 6 and len(helps["seed"]) >= 6
 
 
+@pytest.mark.parametrize(
+    "script, default, required",
+    [
+        ("train_vqvae2", "auto", ["--data=photos"]),
+        ("finetune_decoder", "auto", ["--data=photos", "--preset=clothing_64"]),
+        ("train_prior", True, ["--codes=codes", "--level=top"]),
+        ("train_pixel_model", True, ["--data=photos"]),
+    ],
+)
+def test_a_recipe_says_whether_tensorflow_compiles_and_xla_wins_over_it(
+    load, script, default, required
+):
+    jit_compile = load(script).run_folder.jit_compile
+    own = (default, False, True) if keras.backend.backend() == "tensorflow" else ("auto",) * 3
+    for flag, expected in (([], own), (["--xla"], (True,) * 3), (["--noxla"], (False,) * 3)):
+        flags.FLAGS.unparse_flags()
+        flags.FLAGS([script, "--output=run", *required, *flag])
+        recipes = ({}, {"jit_compile": False}, {"jit_compile": True})
+        assert tuple(jit_compile(recipe, default) for recipe in recipes) == expected
+
+
 @pytest.mark.parametrize("script", COMMAND_LINES)
 def test_bad_flags_are_one_sentence(call, script):
     done = call(script, "--no_such_flag=1")
