@@ -31,7 +31,8 @@ FLAGS.set_default("recipe", str(Path(__file__).parent / "recipes" / "finetune_de
 
 
 def load_recipe():
-    recipe = run_folder.load_recipe(FLAGS.recipe)
+    needs = ["data", "adversarial", "discriminator", "discriminator_optimizer"]
+    recipe = run_folder.load_recipe(FLAGS.recipe, [*needs, "reconstruction_losses"])
     vqvae = open_vqvae(recipe)
     shape = vqvae.image_shape
     return {**recipe, "model": {"image_shape": shape, "codes": vqvae.fingerprint()}}

@@ -49,12 +49,17 @@ MAY_CHANGE = (
 )
 
 
-def load_recipe(path, **arguments):
+def load_recipe(path, needs, takes=(), **arguments):
     """The recipe of a file, for `--laptop` or not, with the flags that override it.
 
     Args:
         path: Python file with a function `recipe`.
+        needs: Names that the script wants of the recipe, beside those that all want.
+        takes: Names that it may hold as well.
         **arguments: Further arguments of the function.
+
+    Raises:
+        ValueError: If there is none, or it lacks a name or has one that nothing would read.
     """
     module = command_line.load_file(path) if Path(path).is_file() else None
     if not hasattr(module, "recipe"):
@@ -71,6 +76,13 @@ def load_recipe(path, **arguments):
             f"Received: recipe{signature} in --recipe={path}"
         ) from None
     recipe = module.recipe(laptop=FLAGS.laptop, **arguments)
+    needs = {"batch_size", "steps", "steps_per_epoch", "optimizer", *needs}
+    missing, unknown = needs - set(recipe), set(recipe) - needs - {"jit_compile", *takes}
+    if missing or unknown:
+        raise ValueError(
+            f"Expected a recipe of {sorted(needs)} and perhaps {sorted({'jit_compile', *takes})}. "
+            f"Received: --recipe={path}, which lacks {sorted(missing)} and has {sorted(unknown)}"
+        )
     for name in ("batch_size", "steps", "steps_per_epoch"):
         value = getattr(FLAGS, name)
         if value is not None:

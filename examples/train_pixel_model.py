@@ -56,16 +56,16 @@ flags.DEFINE_integer(
 flags.mark_flags_as_required(["data", "output"])
 
 
-def load_recipe(class_names):
-    recipe = run_folder.load_recipe(FLAGS.recipe)
+def load_recipe():
+    recipe = run_folder.load_recipe(
+        FLAGS.recipe, needs=["model", "data"], takes=["pixel_model", "labels", "patience"]
+    )
     model = recipe.get("pixel_model")
     if not (isinstance(model, type) and issubclass(model, keras_vqvae2.PixelModel)):
         raise ValueError(
             'Expected a recipe with a class of models of pixels, such as "pixel_model": '
             f"keras_vqvae2.PixelCNNPlusPlus. Received: {model} in --recipe={FLAGS.recipe}"
         )
-    if recipe.get("labels"):
-        recipe["model"] = {**recipe["model"], "num_classes": len(class_names)}
     return recipe
 
 
@@ -110,7 +110,7 @@ class Pictures(keras.callbacks.Callback):
 
 def train(parallel):
     output = command_line.folder_to_write("output")
-    labels = bool(run_folder.load_recipe(FLAGS.recipe).get("labels"))
+    labels = bool(load_recipe().get("labels"))
     data = image_sources.find("data", "train", labels=labels)
     held_out = None
     if FLAGS.validation:
@@ -122,7 +122,9 @@ def train(parallel):
             )
     keras.utils.set_random_seed(FLAGS.seed)
     with parallel.scope():
-        recipe = load_recipe(data.class_names)
+        recipe = load_recipe()
+        if labels:
+            recipe["model"] = {**recipe["model"], "num_classes": len(data.class_names)}
         run_folder.check_devices(recipe, parallel)
         per_epoch = recipe["steps_per_epoch"]
         patience = FLAGS.patience or recipe.get("patience")

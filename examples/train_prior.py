@@ -64,7 +64,9 @@ flags.mark_flags_as_required(["codes", "level", "output"])
 
 def load_recipe():
     """The recipe of --recipe, whose prior is a class that takes what the flags ask for."""
-    recipe = run_folder.load_recipe(FLAGS.recipe, level=FLAGS.level)
+    recipe = run_folder.load_recipe(
+        FLAGS.recipe, needs=["model"], takes=["prior", "patience"], level=FLAGS.level
+    )
     prior = recipe.get("prior")
     if not (isinstance(prior, type) and issubclass(prior, keras_vqvae2.CodePrior)):
         raise ValueError(

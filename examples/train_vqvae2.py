@@ -63,7 +63,7 @@ flags.mark_flags_as_required(["data", "output"])
 
 def load_recipe():
     """The recipe of --recipe with the flags that override it."""
-    recipe = run_folder.load_recipe(FLAGS.recipe)
+    recipe = run_folder.load_recipe(FLAGS.recipe, needs=["model", "data"])
     if FLAGS.image_size is not None:
         channels = recipe["model"]["image_shape"][-1]
         recipe["model"]["image_shape"] = (FLAGS.image_size, FLAGS.image_size, channels)

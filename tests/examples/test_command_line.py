@@ -122,8 +122,14 @@ def folder(tmp_path_factory):
     generator.save_to_preset(folder / "generator")
     (folder / "file").write_text("no folder")
     (folder / "empty.py").write_text("")
-    old = {"model": {}, "batch_size": 1, "steps": 1, "steps_per_epoch": 1}
-    (folder / "old.py").write_text(f"def recipe(level, laptop=False):\n    return {old}\n")
+    old = {"model": {}, "batch_size": 1, "steps": 1, "steps_per_epoch": 1, "optimizer": None}
+    for name, arguments, recipe in (
+        ("old", "level, ", old),
+        ("misspelt", "level, ", {**old, "jit_compiled": False}),
+        ("short", "", {"steps": 1}),
+    ):
+        text = f"def recipe({arguments}laptop=False):\n    return {recipe}\n"
+        (folder / f"{name}.py").write_text(text)
     return folder
 
 
@@ -150,6 +156,9 @@ BAD_INPUT = [
     ("train_prior", [OUT, CODES, "--level=top"], "--validation_split= with nothing"),
     ("train_prior", [OUT, CODES, *TOP, SPLIT, "--devices=1"], "Received: model_parallel=2"),
     ("train_prior", [OUT, CODES, *TOP, "--recipe={folder}/old.py"], "a class of priors.*: None"),
+    ("train_prior", [OUT, CODES, *TOP, "--recipe={folder}/misspelt.py"], "has ..jit_compiled"),
+    ("train_vqvae2", [OUT, DATA, "--recipe={folder}/short.py"], "lacks ..batch_size', 'data', 'mo"),
+    ("finetune_decoder", [OUT, DATA, VQVAE, "--recipe={folder}/short.py"], "lacks ..adversarial"),
     ("train_pixel_model", [OUT, DATA, "--recipe={folder}/old.py"], r"recipe\(laptop\).*\(level"),
     ("encode_dataset", [OUT, "--preset=none", DATA], "Expected the name of a preset of VQVAE2"),
     ("encode_dataset", [OUT, VQVAE, "--data=nowhere"], "Expected a folder of images"),
@@ -257,7 +266,6 @@ import keras_vqvae2
 def recipe({level}laptop=False):
     return {{
         {model},
-        "data": {{"crop": "random", "flip": True}},
         "batch_size": 4,
         "steps": 4,
         "steps_per_epoch": 4,
@@ -267,7 +275,8 @@ def recipe({level}laptop=False):
 STAGE_1 = """"model": {
             "hidden_units": 8, "residual_units": 4, "image_shape": (16, 16, 3), "num_levels": 1,
             "quantizer": keras_vqvae2.layers.VectorQuantizer(8, 4, restart_threshold=0.0),
-        }"""
+        },
+        "data": {"crop": "random", "flip": True}"""
 STAGE_2 = """"prior": keras_vqvae2.PixelSnailPrior, "model": {
             "hidden_units": 8, "residual_units": 4, "num_blocks": 1, "block_layers": 1,
             "output_blocks": 0, "attention_heads": 0, "kernel_size": 3, "dropout": 0.0,

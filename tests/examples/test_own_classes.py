@@ -13,7 +13,7 @@ from keras_vqvae2 import VQVAE2, HierarchicalImageGenerator
 OWN = Path(__file__).parent / "own_classes.py"
 REGISTER = f"--register={OWN}"
 COMMON = """
-        "batch_size": 4, "steps": 6, "steps_per_epoch": 6, "patience": 9,
+        "batch_size": 4, "steps": 6, "steps_per_epoch": 6,
         "optimizer": keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.9),
 """
 STAGE_1 = f"""

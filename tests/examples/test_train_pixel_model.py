@@ -99,7 +99,8 @@ class Mapped(list):
 
 def test_another_recipe_is_refused(folder, call):
     (folder / "other.py").write_text(
-        "def recipe(laptop=False):\n    return dict(steps=1, steps_per_epoch=1, labels=False)\n"
+        "def recipe(laptop=False):\n    return dict(steps=1, steps_per_epoch=1, batch_size=1, "
+        "optimizer=None, model={}, data={}, labels=False)\n"
     )
     done = call(
         "train_pixel_model",
