@@ -31,10 +31,9 @@ def images_of(size):
 
     if FLAGS.data is None:
         return keras_vqvae2.data.sample_photographs(size)
-    names = keras_vqvae2.data.list_images(FLAGS.data)
-    places = np.linspace(0, len(names) - 1, min(FLAGS.images, len(names))).astype(int)
-    paths = [f"{FLAGS.data}/{names[place]}" for place in places]
-    return np.stack([keras_vqvae2.data.read_image(path, size) for path in paths])
+    paths = keras_vqvae2.data.list_images(FLAGS.data)
+    places = np.linspace(0, len(paths) - 1, min(FLAGS.images, len(paths))).astype(int)
+    return np.stack([keras_vqvae2.data.read_image(paths[place], size) for place in places])
 
 
 def pillow(images, format, **options):

@@ -213,3 +213,18 @@ def test_three_levels_1024():
     rows, messages = run("three_levels_1024.py", "--hidden_units=8")
     assert len(rows) == 10, messages
     assert all(float(row[3]) > 0 for row in rows), rows
+
+
+@pytest.mark.slow
+def test_codec_of_a_folder(tmp_path):
+    for i, photograph in enumerate(sample_photographs((64, 64))):
+        Image.fromarray(photograph).save(tmp_path / f"{i}.png")
+    command = [sys.executable, BENCHMARKS / "codec.py", "--preset=eurosat_64", "--images=3"]
+    done = subprocess.run(
+        [*command, f"--data={tmp_path}", "--nolpips"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = [line.strip("|").split("|") for line in done.stdout.splitlines() if "|" in line][2:]
+    sizes = {name.strip(): float(size) for name, size, *_ in lines}
+    assert sizes["VQVAE2, codes packed"] == 111  # 90 of the codes and the header
+    assert any(name.startswith("JPEG") for name in sizes)
