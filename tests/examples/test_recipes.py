@@ -6,10 +6,13 @@ import pytest
 
 from keras_vqvae2 import (
     VQVAE2,
+    GatedPixelCNN,
     GatedPixelCNNPrior,
     HierarchicalImageGenerator,
     MaskedTransformerPrior,
+    PixelCNN,
     PixelCNNPlusPlus,
+    PixelRNN,
     PixelSnailPrior,
     TransformerPrior,
 )
@@ -93,21 +96,39 @@ def test_a_priors_recipe_makes_the_priors_of_its_name(path, level, name):
 
 
 @pytest.mark.parametrize(
-    "name, prior",
-    [("transformers", TransformerPrior), ("masked_transformers", MaskedTransformerPrior)],
+    "name, prior, rows, parameters",
+    [
+        ("transformers_clothing_64", TransformerPrior, 8, 5e6),
+        ("masked_transformers_clothing_64", MaskedTransformerPrior, 8, 5e6),
+        ("transformers_eurosat_64", TransformerPrior, 4, 2.5e6),
+        ("masked_transformers_eurosat_64", MaskedTransformerPrior, 4, 2.5e6),
+    ],
 )
-def test_recipes_of_transformers_make_priors_of_a_pixelsnails_size(name, prior):
-    module = load(FOLDER / f"{name}_clothing_64.py")
+def test_recipes_of_transformers_make_priors_of_a_pixelsnails_size(name, prior, rows, parameters):
+    module = load(FOLDER / f"{name}.py")
     for word in ("Command", "Hardware"):
         assert word in module.__doc__
-    for level, shape, factors in (("top", (8, 8), {}), ("bottom", (16, 16), {"top": 2})):
+    levels = (("top", (rows, rows), {}), ("bottom", (2 * rows, 2 * rows), {"top": 2}))
+    for level, shape, factors in levels:
         full, laptop = (module.recipe(level, laptop=laptop) for laptop in (False, True))
         assert full["prior"] is prior and full["model"] == laptop["model"]
         assert laptop["steps"] < full["steps"]
         for recipe in (full, laptop):
             assert recipe["steps"] % recipe["steps_per_epoch"] == 0
         arguments = {"condition_factors": factors, "num_classes": 10, **full["model"]}
-        assert 4e6 < prior(shape, level=level, **arguments).count_params() < 6e6
+        made = prior(shape, level=level, **arguments).count_params()
+        assert made == pytest.approx(parameters, rel=0.3)
+
+
+def test_the_recipe_of_a_gated_pixelcnn_stands_in_for_a_pixelsnail():
+    module = load(FOLDER / "gated_pixelcnn_eurosat_64.py")
+    full, laptop = (module.recipe("top", laptop=laptop) for laptop in (False, True))
+    assert full["prior"] is GatedPixelCNNPrior and full["model"] == laptop["model"]
+    for recipe in (full, laptop):
+        assert recipe["steps"] % recipe["steps_per_epoch"] == 0
+    made = GatedPixelCNNPrior((4, 4), num_classes=10, **full["model"])
+    theirs = PixelSnailPrior.presets["pixelsnail_eurosat_64_top"]["parameters"]
+    assert made.count_params() == pytest.approx(theirs, rel=0.3)
 
 
 def test_the_laptop_priors_of_ffhq_are_small():
@@ -133,12 +154,25 @@ def test_the_recipes_of_the_first_vqvae_fit_each_other():
             assert 2e5 < prior.count_params() < 1.1e6
 
 
-def test_the_recipe_of_pixelcnnpp_makes_a_small_one():
-    module = load(FOLDER / "pixelcnnpp_cifar10.py")
+@pytest.mark.parametrize(
+    "name, model",
+    [
+        ("pixelcnnpp", PixelCNNPlusPlus),
+        ("gated_pixelcnn", GatedPixelCNN),
+        ("pixelcnn", PixelCNN),
+        ("row_lstm", PixelRNN),
+        ("diagonal_bilstm", PixelRNN),
+    ],
+)
+def test_recipes_of_pixels_make_small_models(name, model):
+    module = load(FOLDER / f"{name}_cifar10.py")
+    for word in ("Command", "Hardware", "Wall time", "bits/dim"):
+        assert word in module.__doc__
     full, laptop = (module.recipe(laptop=laptop) for laptop in (False, True))
     assert full["model"] == laptop["model"] and laptop["steps"] < full["steps"]
     for recipe in (full, laptop):
-        assert recipe["pixel_model"] is PixelCNNPlusPlus
+        assert recipe["pixel_model"] is model
         assert recipe["steps"] % recipe["steps_per_epoch"] == 0
-    model = PixelCNNPlusPlus(**full["model"], num_classes=10)
-    assert 4 * model.count_params() < 8e6  # bytes of a preset
+    assert full["model"].get("kind", name) == name
+    made = model(**full["model"], num_classes=10)
+    assert 4 * made.count_params() < 8e6  # bytes of a preset
