@@ -1,61 +1,66 @@
-"""Seconds to draw images with a model of pixels: with its cache, and by a full pass for each pixel.
+"""Seconds to draw images with models of pixels: with their caches, and by a full pass for each.
 
-    python benchmarks/draw_pixels.py --batch=16
+    python benchmarks/draw_pixels.py
+    python benchmarks/draw_pixels.py --recipes=pixelcnn_cifar10,row_lstm_cifar10 --batch=8
 
-The naive loop, as most public code has it, is timed for --naive_pixels pixels and scaled up to all
-of them. Sizes are those of examples/recipes/pixelcnnpp_cifar10.py; the Keras backend is the one in
-KERAS_BACKEND.
+The models are those of recipes in examples/recipes, with random weights. The naive loop, as most
+public code has it, makes a full pass for each pixel, or for each colour of each where a model draws
+them one after the other; it is timed for --naive_passes of them and scaled up to all. The Keras
+backend is the one in KERAS_BACKEND.
 """
 
-import math
-import time
+import importlib.util
+from pathlib import Path
 
 import keras
+import measure
 import numpy as np
 from absl import app, flags
 
-import keras_vqvae2
+RECIPES = Path(__file__).parents[1] / "examples" / "recipes"
 
 FLAGS = flags.FLAGS
+flags.DEFINE_list("recipes", ["pixelcnnpp_cifar10"], "Files in examples/recipes, without .py.")
 flags.DEFINE_integer("batch", 16, "Images at a time.", lower_bound=1)
-flags.DEFINE_integer("size", 32, "Height and width of the images.", lower_bound=4)
-flags.DEFINE_integer("hidden_units", 40, "Features of a stream.", lower_bound=1)
-flags.DEFINE_integer("num_blocks", 1, "Blocks of a group.", lower_bound=1)
-flags.DEFINE_integer("naive_pixels", 4, "Pixels that the naive loop is timed for.", lower_bound=1)
+flags.DEFINE_integer("naive_passes", 4, "Full passes that are timed.", lower_bound=1)
+flags.DEFINE_enum("clock", "wall", list(measure.CLOCKS), measure.CLOCK_HELP)
 
 
-def seconds(function):
-    started = time.perf_counter()
-    function()
-    return time.perf_counter() - started
-
-
-def main(arguments):
-    shape = (FLAGS.size, FLAGS.size, 3)
-    model = keras_vqvae2.PixelCNNPlusPlus(
-        shape, hidden_units=FLAGS.hidden_units, num_blocks=FLAGS.num_blocks, num_mixtures=5
-    )
+def build(name):
+    spec = importlib.util.spec_from_file_location("recipe", RECIPES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    recipe = module.recipe()
+    model = recipe["pixel_model"](**recipe["model"])
     model.compile()
-    images = np.zeros((FLAGS.batch, *shape), "uint8")
+    return model
 
-    def cached(seed):
-        model.generate(FLAGS.batch, seed=seed, batch_size=FLAGS.batch, verbose=0)
 
-    def full_passes(count):
-        for _ in range(count):
-            model.predict_on_batch(images)
+def table_row(name):
+    model = build(name)
+    images = np.zeros((FLAGS.batch, *model.image_shape), "uint8")
 
-    compiling = seconds(lambda: cached(0))
-    drawing = min(seconds(lambda seed=seed: cached(seed)) for seed in (1, 2))
-    full_passes(1)
-    naive = seconds(lambda: full_passes(FLAGS.naive_pixels)) / FLAGS.naive_pixels
-    naive *= math.prod(shape[:2])
-    print("| backend | images | parameters | first, s | cached, s | naive, s | times faster |")
-    print(
-        f"| {keras.backend.backend()} | {FLAGS.batch} of {FLAGS.size}x{FLAGS.size} "
-        f"| {model.count_params():,} | {compiling:.1f} | {drawing:.2f} | {naive:.0f} "
-        f"| {naive / drawing:.0f} |"
-    )
+    def seconds(function, repeats=1):
+        return measure.median_seconds(function, repeats, FLAGS.clock)
+
+    def cached():
+        model.generate(FLAGS.batch, batch_size=FLAGS.batch, verbose=0)
+
+    first, drawing = seconds(cached), seconds(cached, 3)
+    model.predict_on_batch(images)  # compiles
+    naive = seconds(lambda: model.predict_on_batch(images), FLAGS.naive_passes)
+    height, width, colours = model.image_shape
+    naive *= height * width * (colours if model.distribution.colour_by_colour else 1)
+    times = [f"{first:.1f}", f"{drawing:.2f}", f"{naive:.0f}", f"{naive / drawing:.0f}"]
+    shape = f"{FLAGS.batch} of {height}x{width}"
+    return [name, keras.backend.backend(), shape, f"{model.count_params():,}", *times]
+
+
+def main(_):
+    columns = ["recipe", "backend", "images", "parameters", "first, s", "cached, s", "naive, s"]
+    rows = [table_row(name) for name in FLAGS.recipes]
+    print(measure.markdown_table([*columns, "times faster"], rows), end="\n\n")
+    print(measure.environment())
 
 
 if __name__ == "__main__":

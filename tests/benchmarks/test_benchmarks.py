@@ -228,3 +228,15 @@ def test_codec_of_a_folder(tmp_path):
     sizes = {name.strip(): float(size) for name, size, *_ in lines}
     assert sizes["VQVAE2, codes packed"] == 111  # 90 of the codes and the header
     assert any(name.startswith("JPEG") for name in sizes)
+
+
+@pytest.mark.slow
+def test_draw_pixels():
+    names = ["pixelcnnpp_cifar10", "pixelcnn_cifar10"]
+    command = [sys.executable, BENCHMARKS / "draw_pixels.py", f"--recipes={','.join(names)}"]
+    command += ["--batch=1", "--naive_passes=1"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = [line.strip("|").split("|") for line in done.stdout.splitlines() if "|" in line][2:]
+    assert [line[0].strip() for line in lines] == names
+    assert all(float(line[-1]) > 1 for line in lines)
