@@ -21,7 +21,7 @@ runs in a process of its own.
   of 512 MiB.
 - `cache MiB`: what is remembered between rows.
 
-A masked transformer has neither of the last three: all its passes are over whole maps.
+A masked transformer has none of the last three: all its passes are over whole maps.
 """
 
 import functools
@@ -42,7 +42,6 @@ flags.DEFINE_integer(
     "naive_rows", 4, "Sizes at which the naive loop is timed; 0 leaves it out.", lower_bound=0
 )
 flags.DEFINE_enum("clock", "wall", list(measure.CLOCKS), measure.CLOCK_HELP)
-flags.DEFINE_string("precision", "float32", "Dtype policy of the priors.")
 flags.DEFINE_bool("small", False, "Priors of a size that says nothing, to try the script.")
 flags.DEFINE_float("memory_limit_gib", 18.0, "Memory a case may take.", lower_bound=0.0)
 flags.DEFINE_string("case", None, "The one case to measure, as JSON: for the script's own use.")
@@ -88,31 +87,29 @@ def weights_touched(prior):
     """Bytes of weights read at each position, and of those read once a row."""
     import keras
 
-    itemsize = 4 if prior.compute_dtype == "float32" else 2
     steps = prior._row_decoder.steps
     if hasattr(steps, "sequence"):  # a transformer, whose layers see one position each
         layers = [*steps.blocks, steps.norm, steps.logits]
-        return itemsize * sum(layer.count_params() for layer in layers), 0
+        return 4 * sum(layer.count_params() for layer in layers), 0
     weights = steps.weights()
     weights.pop("first")  # tables of which a position reads a few rows
     a_step = a_row = 0
     for path, x in keras.tree.flatten_with_path(weights):
-        size = math.prod(x.shape) * itemsize
+        size = math.prod(x.shape) * 4
         if "above" in path or "planes" in path:
             a_row += size
         else:
             a_step += size
     for v in prior.variables:  # a layer that the steps call
-        a_row += itemsize * math.prod(v.shape) * ("/condition_projection/" in v.path)
+        a_row += 4 * math.prod(v.shape) * ("/condition_projection/" in v.path)
     return a_step, a_row
 
 
-def measure_case(name, level, batch, naive_rows, precision, small, clock):
+def measure_case(name, level, batch, naive_rows, small, clock):
     """Runs in a process of its own."""
     import keras
 
     keras.utils.set_random_seed(0)
-    keras.config.set_dtype_policy(precision)
     size = (32 if level == "top" else 64) // (8 if small else 1)
     prior = port_sizes.port_prior(level, size, small, name)
     codes = inputs(prior, batch)
@@ -151,7 +148,6 @@ def table_row(name, level, batch, backend):
         "level": level,
         "batch": batch,
         "naive_rows": FLAGS.naive_rows,
-        "precision": FLAGS.precision,
         "small": FLAGS.small,
         "clock": FLAGS.clock,
     }

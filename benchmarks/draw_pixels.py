@@ -9,15 +9,10 @@ them one after the other; it is timed for --naive_passes of them and scaled up t
 backend is the one in KERAS_BACKEND.
 """
 
-import importlib.util
-from pathlib import Path
-
 import keras
 import measure
 import numpy as np
 from absl import app, flags
-
-RECIPES = Path(__file__).parents[1] / "examples" / "recipes"
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("recipes", ["pixelcnnpp_cifar10"], "Files in examples/recipes, without .py.")
@@ -27,10 +22,7 @@ flags.DEFINE_enum("clock", "wall", list(measure.CLOCKS), measure.CLOCK_HELP)
 
 
 def build(name):
-    spec = importlib.util.spec_from_file_location("recipe", RECIPES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    recipe = module.recipe()
+    recipe = measure.load_recipe(name)()
     model = recipe["pixel_model"](**recipe["model"])
     model.compile()
     return model

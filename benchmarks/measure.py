@@ -6,6 +6,7 @@ Linux only: memory is read from `/proc`.
 import ctypes
 import gc
 import importlib.metadata
+import importlib.util
 import json
 import os
 import socket
@@ -49,6 +50,15 @@ def peak_extra_memory(call):
     before = process_memory("VmRSS")
     call()
     return process_memory("VmHWM") - before
+
+
+def load_recipe(name):
+    """The function `recipe` of a file in examples/recipes, without .py."""
+    path = Path(__file__).parents[1] / "examples" / "recipes" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location("recipe", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.recipe
 
 
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}

@@ -12,7 +12,6 @@ same images in the same order, from the same seed, and are measured on the valid
 Rows are kept in --output as they are finished; the same command goes on after the last.
 """
 
-import importlib.util
 import json
 import time
 from pathlib import Path
@@ -35,7 +34,6 @@ from keras_vqvae2.layers import (
 )
 from keras_vqvae2.losses import LPIPSDistance, SquaredError
 
-RECIPE = Path(__file__).parents[1] / "examples" / "recipes" / "vqvae2_clothing_64.py"
 # What a variant changes: arguments of the model, of its quantizers, or these themselves, losses (by
 # their weights; the squared error over the variance is the recipe's) and training.
 VARIANTS = {
@@ -99,10 +97,7 @@ flags.mark_flags_as_required(["data", "validation", "output"])
 
 def basis():
     """The recipe's model and data, without what other variants add."""
-    spec = importlib.util.spec_from_file_location("recipe", RECIPE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    recipe = module.recipe()
+    recipe = measure.load_recipe("vqvae2_clothing_64")()
     model = {**recipe["model"], "hidden_units": FLAGS.hidden_units, "quantizer_dropout": 0.0}
     return model, recipe["data"]
 

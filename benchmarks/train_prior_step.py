@@ -14,17 +14,13 @@ process since its start, compilation included.
 TensorFlow and JAX run compiled by XLA, TensorFlow not with --noxla; PyTorch eager.
 """
 
-import importlib.util
 import itertools
 import json
 import statistics
-from pathlib import Path
 
 import measure
 import numpy as np
 from absl import app, flags
-
-RECIPES = Path(__file__).parents[1] / "examples" / "recipes"
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("recipes", ["priors_imagenette_128"], "Files in examples/recipes, without .py.")
@@ -48,10 +44,7 @@ def measure_case(
     """Runs in a process of its own. Returns median seconds of a step, peak bytes and last loss."""
     import keras
 
-    spec = importlib.util.spec_from_file_location("recipe", RECIPES / f"{recipe}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    recipe = module.recipe(level)
+    recipe = measure.load_recipe(recipe)(level)
     keras.utils.set_random_seed(0)
     shapes = {"top": (rows, rows), "bottom": (2 * rows, 2 * rows)}
     prior = recipe["prior"](

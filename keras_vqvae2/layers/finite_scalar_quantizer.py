@@ -92,7 +92,7 @@ class FiniteScalarQuantizer(Quantizer):
         # What codes are summed up in: float32, as digits are, where it holds them exactly.
         self._sum_dtype = "float32" if self.num_embeddings <= 2**24 else "int32"
         self._first = -int(self._lowest.astype("int64") @ self._places)  # the code of zeros
-        # The paper's bound of 1.001 (L - 1) / 2 reaches a level too many of more levels than that.
+        # The paper's bound, 1.001 (L - 1) / 2, reaches one level too many where L is larger.
         self._overshoots = not symmetric and max(levels) > 1000
 
     def quantize_vectors(
