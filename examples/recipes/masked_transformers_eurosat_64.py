@@ -54,5 +54,5 @@ def recipe(level, laptop=False):
             use_ema=True,
             ema_momentum=0.99,
         ),
-        "jit_compile": False,  # XLA takes five times as long on a CPU
+        "jit_compile": False,
     }

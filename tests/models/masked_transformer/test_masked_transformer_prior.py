@@ -53,6 +53,15 @@ def test_as_many_codes_are_masked_as_the_schedule_has(make, schedule):
     assert np.abs(masks.mean(axis=0) / masks.mean() - 1).max() < 0.2  # no place is favoured
 
 
+def test_what_is_masked_are_the_smallest_uniforms(make):
+    prior = make((4, 4))
+    masks = numpy(prior._masks(np.zeros((64, 4, 4), "int32"), 7)).reshape(64, 16)
+    noise = numpy(keras.random.uniform((1, 64, 17), dtype="float32", seed=7))[0, :, :-1]
+    ranks = np.argsort(np.argsort(noise, axis=-1), axis=-1)
+    np.testing.assert_array_equal(masks, ranks < masks.sum(-1, keepdims=True))
+    assert set(masks.sum(-1)) <= set(prior._mask_counts)
+
+
 def test_masks_change_from_step_to_step_and_come_again_with_the_seed(make, batch):
     losses = []
     for _ in range(2):
