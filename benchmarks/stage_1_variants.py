@@ -7,12 +7,17 @@
 The first variant is the recipe (examples/recipes/vqvae2_clothing_64.py) without its extras: plain
 squared error over the variance, codes that start from data, straight-through gradient, warm-up and
 cosine decay. Every other one differs in what its name says. All train for --steps steps on the
-same images in the same order, from the same seed, and are measured on the validation images.
+same images in the same order, from the same seed, and are measured on the validation images. With
+--prior_steps a small PixelSNAIL of each level learns the training images' codes for as many steps:
+what it needs for those of the validation images says how hard they are to learn, and what an image
+takes with entropy coding.
 
 Rows are kept in --output as they are finished; the same command goes on after the last.
 """
 
 import json
+import math
+import tempfile
 import time
 from pathlib import Path
 
@@ -82,6 +87,8 @@ VARIANTS = {
 }
 COLUMNS = ["psnr", "ssim", "lpips", "psnr_top", "perplexity_top", "perplexity_bottom"]
 COLUMNS += ["usage_top", "usage_bottom", "bits_per_pixel"]
+PRIOR_COLUMNS = ["nats_top", "nats_bottom", "prior_bits_per_pixel"]
+PRIOR = {"hidden_units": 32, "residual_units": 32, "num_blocks": 1, "attention_heads": 4}
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data", None, "Folder of training images.")
@@ -90,6 +97,7 @@ flags.DEFINE_string("output", None, "File for the rows; what it holds already is
 flags.DEFINE_list("variants", list(VARIANTS), "Names of variants, all by default.")
 flags.DEFINE_integer("steps", 500, "Training steps of a variant.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 32, "Images a step.", lower_bound=1)
+flags.DEFINE_integer("prior_steps", 0, "Training steps of each prior; 0: none.", lower_bound=0)
 flags.DEFINE_string("dtype", "float32", "Dtype policy, such as mixed_bfloat16.")
 flags.DEFINE_integer("hidden_units", 128, "Channels of the maps.", lower_bound=2)
 flags.mark_flags_as_required(["data", "validation", "output"])
@@ -102,12 +110,13 @@ def basis():
     return model, recipe["data"]
 
 
-def optimizer(schedule="cosine", learning_rate=1e-3, ema_momentum=None):
-    warmup = FLAGS.steps // 10
+def optimizer(schedule="cosine", learning_rate=1e-3, ema_momentum=None, steps=None):
+    steps = steps or FLAGS.steps
+    warmup = steps // 10
     if schedule == "cosine":
         learning_rate = keras.optimizers.schedules.CosineDecay(
             1e-5,
-            FLAGS.steps - warmup,
+            steps - warmup,
             alpha=0.01,
             warmup_target=learning_rate,
             warmup_steps=warmup,
@@ -138,7 +147,40 @@ def run(variant):
     seconds = time.time() - started
     validation = keras_vqvae2.data.images_from_folder(FLAGS.validation, size, FLAGS.batch_size)
     measured = keras_vqvae2.evaluation.evaluate_reconstructions(model, validation)
+    if FLAGS.prior_steps:
+        measured |= prior_nats(model)
     return {"variant": variant, "steps": FLAGS.steps, "seconds": seconds, **measured}
+
+
+def prior_nats(model):
+    """Nats a code of the validation images, by priors that learned the training images' codes."""
+
+    def images(folder):
+        return keras_vqvae2.data.images_from_folder(
+            folder, model.image_shape[:2], FLAGS.batch_size, reshuffle=False
+        )
+
+    priors = []
+    with tempfile.TemporaryDirectory() as folder:
+        keras_vqvae2.codes.encode_dataset(model, images(FLAGS.data), folder, flips=True, verbose=0)
+        for level in model.num_embeddings:
+            keras.utils.set_random_seed(0)
+            arguments = keras_vqvae2.codes.prior_arguments(folder, level)
+            priors.append(keras_vqvae2.PixelSnailPrior(**arguments, **PRIOR))
+            priors[-1].compile(
+                optimizer=optimizer(learning_rate=2e-3, steps=FLAGS.prior_steps), jit_compile=False
+            )
+            codes = keras_vqvae2.codes.codes_from_tfds(
+                folder, FLAGS.batch_size, shuffle=True, repeat=True
+            )
+            priors[-1].fit(codes, epochs=1, steps_per_epoch=FLAGS.prior_steps)
+    generator = keras_vqvae2.HierarchicalImageGenerator(model, priors)
+    likelihood = keras_vqvae2.evaluation.evaluate_likelihood(generator, images(FLAGS.validation))
+    pixels = math.prod(model.image_shape[:2])
+    return {
+        **{f"nats_{k}": v["nats_per_code"] for k, v in likelihood["levels"].items()},
+        "prior_bits_per_pixel": likelihood["nats_per_image"] / math.log(2) / pixels,
+    }
 
 
 def main(_):
@@ -154,11 +196,12 @@ def main(_):
             with path.open("a") as file:
                 file.write(json.dumps(rows[-1]) + "\n")
             keras.backend.clear_session()
+    columns = COLUMNS + PRIOR_COLUMNS * all(PRIOR_COLUMNS[0] in row for row in rows)
     cells = [
-        [row["variant"], *(f"{row[name]:.3f}" for name in COLUMNS), f"{row['seconds']:.0f}"]
+        [row["variant"], *(f"{row[name]:.3f}" for name in columns), f"{row['seconds']:.0f}"]
         for row in rows
     ]
-    print(measure.markdown_table(["variant", *COLUMNS, "seconds"], cells), end="\n\n")
+    print(measure.markdown_table(["variant", *columns, "seconds"], cells), end="\n\n")
     print(measure.environment())
 
 

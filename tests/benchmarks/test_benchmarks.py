@@ -172,6 +172,7 @@ def test_stage_1_variants(tmp_path):
     command = [sys.executable, BENCHMARKS / "stage_1_variants.py", f"--data={tmp_path}/train"]
     command += [f"--validation={tmp_path}/validation", f"--output={tmp_path}/rows.jsonl"]
     command += ["--steps=1", "--batch_size=2", "--hidden_units=8"]
+    command += ["--prior_steps=1"]
     first, second = "averages start at zero", "residual of depth 4 with one codebook"
     for variants in (first, f"{first},{second}"):
         done = subprocess.run([*command, f"--variants={variants}"], capture_output=True, text=True)
@@ -179,6 +180,9 @@ def test_stage_1_variants(tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert [row["variant"] for row in rows] == [first, second]
     assert all(0 < row["psnr"] < 30 and row["lpips"] > 0 for row in rows)
+    for row in rows:
+        assert 0 < row["nats_top"] and 0 < row["nats_bottom"] < 8
+        assert 0.5 < row["prior_bits_per_pixel"] / row["bits_per_pixel"] < 1.5
     assert f"| {second}" in done.stdout
 
 
