@@ -3,9 +3,13 @@
 Command:    for each level L of top and bottom,
             python examples/train_prior.py \\
                 --recipe=examples/recipes/masked_transformers_clothing_64.py \\
-                --codes=runs/clothing_64_codes --level=L --output=runs/masked_transformer_L
+                --codes=runs/clothing_64_codes --level=L --output=runs/masked_transformer_L \\
+                --precision=mixed_bfloat16
             on the codes of examples/encode_dataset.py with --flips --crops=6 --resize=68
-Hardware:   2 CPU cores
+Hardware:   one thread of 2 CPU cores with AVX-512-BF16, TensorFlow backend without XLA,
+            mixed_bfloat16
+Wall time:  top level 25 minutes, beside other work; the bottom level was not trained
+Reached:    top level `masked_nats` 5.179 on the 341 validation images
 
 `--laptop` stops after 100 steps.
 """
@@ -27,8 +31,8 @@ def recipe(level, laptop=False):
         "num_steps": 8,
         "dropout": 0.1,
     }
-    batch_size = 64 if level == "top" else 32
-    steps = 100 if laptop else 1200
+    batch_size, steps, rate = (64, 970, 2e-3) if level == "top" else (32, 960, 1e-3)
+    steps = 100 if laptop else steps
     return {
         "prior": keras_vqvae2.MaskedTransformerPrior,
         "model": model,
@@ -39,7 +43,7 @@ def recipe(level, laptop=False):
         "optimizer": keras.optimizers.AdamW(
             keras.optimizers.schedules.CosineDecay(
                 initial_learning_rate=1e-5,
-                warmup_target=1e-3,
+                warmup_target=rate,
                 warmup_steps=steps // 20,
                 decay_steps=steps - steps // 20,
                 alpha=0.01,
@@ -50,5 +54,5 @@ def recipe(level, laptop=False):
             use_ema=True,
             ema_momentum=0.99,
         ),
-        "jit_compile": False,  # XLA takes five times as long on a CPU
+        "jit_compile": False,
     }
