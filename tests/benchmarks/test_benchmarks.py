@@ -181,7 +181,7 @@ def test_stage_1_variants(tmp_path):
     assert [row["variant"] for row in rows] == [first, second]
     assert all(0 < row["psnr"] < 30 and row["lpips"] > 0 for row in rows)
     for row in rows:
-        assert 0 < row["nats_top"] and 0 < row["nats_bottom"] < 8
+        assert row["nats_top"] > 0 and 0 < row["nats_bottom"] < 8
         assert 0.5 < row["prior_bits_per_pixel"] / row["bits_per_pixel"] < 1.5
     assert f"| {second}" in done.stdout
 
