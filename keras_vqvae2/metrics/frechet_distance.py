@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_vqvae2.hints import Config, Tensor
-from keras_vqvae2.metrics.feature_sets import FeatureSetMetric, check_widths
+from keras_vqvae2.metrics.feature_sets import FeatureSetMetric, as_features, check_widths
 from keras_vqvae2.metrics.feature_statistics import (
     FeatureStatistics,
     check_extractors,
@@ -23,7 +23,8 @@ def frechet_distance(
     `|m - r|^2 + tr(A + B - 2 (A B)^(1/2))`, with means `m`, `r` and unbiased covariances `A`, `B`,
     in float64. With `A = L L^T` and `B = R R^T` the last trace is the sum of the singular values of
     `L^T R`: nothing is inverted and no root of rounding noise is taken, so sets whose covariance
-    is singular (too few samples, duplicates, constant features) are as exact as others.
+    is singular (too few samples, duplicates, constant features) are as exact as others. Of fewer
+    samples than features are wide, `L` is the centred samples themselves.
 
     On features of the Inception network of 2015 this is the Fréchet inception distance (FID); on
     any others it is not, and the features' name belongs beside the number.
@@ -63,27 +64,26 @@ def frechet_distance(
     """
     if isinstance(features, FeatureStatistics) and isinstance(reference, FeatureStatistics):
         check_extractors(features, reference)
-    mean, covariance = _moments(features, "features")
-    reference_mean, reference_covariance = _moments(reference, "reference")
+    mean, factor = _mean_and_factor(features, "features")
+    reference_mean, reference_factor = _mean_and_factor(reference, "reference")
     check_widths(len(mean), len(reference_mean))
-    difference = mean - reference_mean
-    products = _factor(covariance).T @ _factor(reference_covariance)  # (rank, rank)
+    products = factor.T @ reference_factor  # (rank, rank)
     root = np.linalg.svd(products, compute_uv=False).sum() if products.size else 0.0
-    distance = (
-        difference @ difference + np.trace(covariance) + np.trace(reference_covariance) - 2.0 * root
-    )
-    return max(float(distance), 0.0)
+    distance = np.sum((mean - reference_mean) ** 2) + np.sum(factor**2)
+    return max(float(distance + np.sum(reference_factor**2) - 2.0 * root), 0.0)
 
 
-def _moments(given, name):
-    """Mean and covariance in float64 of any form that a set is given in."""
+def _mean_and_factor(given, name):
+    """The mean `(D,)` and `L` `(D, rank)`, of which `L L^T` is the covariance, in float64."""
     if isinstance(given, tuple):
         if len(given) != 2:
             raise ValueError(f"Expected a mean and a covariance. Received: {len(given)} arrays")
         check_moments(*given)
-        return tuple(np.asarray(moment, "float64") for moment in given)
-    statistics = given if isinstance(given, FeatureStatistics) else FeatureStatistics(given)
-    mean, covariance = statistics.mean, statistics.covariance
+        mean, covariance = (np.asarray(moment, "float64") for moment in given)
+        return mean, _factor(covariance)
+    samples = None if isinstance(given, FeatureStatistics) else as_features(given)
+    statistics = given if samples is None else FeatureStatistics(samples)
+    mean, covariance = statistics.mean, statistics.covariance  # of two samples at least
     if statistics.count <= statistics.width:
         warnings.warn(
             f"The Fréchet distance of features of width {statistics.width} expected at least "
@@ -91,11 +91,13 @@ def _moments(given, name):
             f"{statistics.count} samples, which make it too large",
             stacklevel=3,
         )
-    return mean, covariance
+        if samples is not None:
+            return mean, (samples - mean).T / np.sqrt(len(samples) - 1)
+    return mean, _factor(covariance)
 
 
 def _factor(covariance):
-    """`L` with `L L^T` the covariance, shape `(D, rank)`."""
+    """`L` of a covariance."""
     with contextlib.suppress(np.linalg.LinAlgError):
         # Four times as fast as eigenvalues, and as exact if none is below 1e-10 of their sum.
         np.linalg.cholesky(covariance - 1e-10 * np.trace(covariance) * np.eye(len(covariance)))

@@ -83,6 +83,14 @@ def test_takes_moments_and_statistics(rng):
     assert frechet_distance(FeatureStatistics(x), moments[1]) == pytest.approx(expected, rel=1e-10)
 
 
+@pytest.mark.filterwarnings("ignore:The Fréchet distance")
+def test_few_samples_equal_their_covariance(rng):
+    few, many = features(rng, 20, 32, 100.0), features(rng, 50, 32)
+    for x, y in [(few, many), (many, few), (few, 2.0 * few)]:
+        statistics = FeatureStatistics(x), FeatureStatistics(y)
+        assert frechet_distance(x, y) == pytest.approx(frechet_distance(*statistics), rel=1e-12)
+
+
 def test_streaming_equals_all_at_once_and_two_replicas_one(rng):
     x, y = features(rng, 100, 5, 1000.0), features(rng, 90, 5, 1001.0)
     expected = frechet_distance(x, y)
