@@ -76,7 +76,6 @@ EVERYWHERE = ("test_docs.py::test_docstring_examples_run[keras_vqvae2.layers.",)
 # each was 134 seconds there, 353 on TensorFlow and 428 on JAX. What backends have been found to
 # differ in stays on all.
 SHARED = (
-    "backend/test_replicas.py::test_a_nan",
     "callbacks",
     "codes",
     "compression",
