@@ -109,6 +109,14 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.slow)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish():
+    """What is imported stays, and no collection looks through it again: each took 0.4 seconds."""
+    keras.utils.set_random_seed(0)  # imports TensorFlow, where it is installed
+    gc.collect()
+    gc.freeze()
+
+
 def runs_here(name):
     """Whether `make test` runs the test of this name on this backend."""
     if name.startswith(ONCE):

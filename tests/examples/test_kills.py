@@ -75,7 +75,7 @@ class Row(keras.callbacks.CSVLogger):
 
 def train(run_folder, output, epochs, patience=2, learning_rate=0.1):
     """What train_prior.py does; returns the epochs that were trained, and their losses."""
-    keras.utils.clear_session()  # names are those of a new process
+    keras.utils.clear_session(free_memory=False)  # names are those of a new process
     keras.utils.set_random_seed(0)
     model, epoch, step = TrainingCheckpoint.restore(output)
     if model is None:
