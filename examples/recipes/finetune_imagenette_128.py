@@ -6,6 +6,8 @@ Command:    python examples/finetune_decoder.py --data=imagenette/train \\
                 --output=runs/imagenette_128_sharp --precision=mixed_bfloat16
 Hardware:   one thread of 2 CPU cores with AVX-512-BF16, TensorFlow backend without XLA,
             mixed_bfloat16
+Wall time:  28 minutes, beside other work
+Reached:    LPIPS 0.074 in place of 0.149, PSNR 26.08 dB in place of 26.25, on the validation images
 
 `--laptop` stops after 60 steps.
 """
@@ -18,7 +20,7 @@ from keras_vqvae2.losses import AbsoluteError, LPIPSDistance
 
 def recipe(laptop=False):
     """What to train and how; `laptop=True` is the same in small, minutes on two cores."""
-    steps = 60 if laptop else 3000
+    steps = 60 if laptop else 1500
     return {
         "reconstruction_losses": {
             "absolute_error": (AbsoluteError(), 4.0),

@@ -1,5 +1,7 @@
 """The bundled preset `vqvae2_clothing_64`: two levels at 64x64, trained on photographs of clothes.
 
+Its decoder was trained again by finetune_clothing_64.py; what is reached here is before that.
+
 Command:    python examples/train_vqvae2.py --recipe=examples/recipes/vqvae2_clothing_64.py \\
                 --data=clothing/train --validation=clothing/validation --output=runs/clothing_64 \\
                 --precision=mixed_bfloat16

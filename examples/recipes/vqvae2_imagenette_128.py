@@ -1,5 +1,7 @@
 """The bundled preset `vqvae2_imagenette_128`: two levels at 128x128, trained on Imagenette.
 
+Its decoder was trained again by finetune_imagenette_128.py; what is reached here is before that.
+
 Command:    python examples/train_vqvae2.py --data=imagenette/train \\
                 --validation=imagenette/validation --output=runs/imagenette_128
 Hardware:   2 CPU cores, TensorFlow backend, float32

@@ -31,6 +31,7 @@ from keras_vqvae2.models.vqvae2.vqvae2_layers import (
     predict_in_parts,
     to_pixels,
 )
+from keras_vqvae2.models.vqvae2.vqvae2_presets import FINGERPRINTS_OF_0_1
 from keras_vqvae2.validation import (
     check_image_shape,
     check_images,
@@ -533,7 +534,9 @@ class VQVAE2(PresetModel):
 
     def has_fingerprint(self, fingerprint: str) -> bool:
         """Whether codes of this fingerprint are this model's. Version 0.1 hashed all weights."""
-        return fingerprint in (self.fingerprint(), fingerprint_of(self.weights))
+        own = self.fingerprint()
+        bundled = FINGERPRINTS_OF_0_1.get(own, own)
+        return fingerprint in (own, bundled, fingerprint_of(self.weights))
 
     # === Config ===
 
