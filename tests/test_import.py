@@ -51,9 +51,12 @@ def test_one_backend_is_enough_and_a_missing_package_is_named_when_it_is_needed(
         assert "pip install tensorflow" in " ".join(error)
 
 
-def test_import_is_quick_and_unknown_backends_are_refused():
+def test_import_is_quick_beside_keras_and_unknown_backends_are_refused():
     code = (
-        "import sys, time, keras\n"
+        "import sys, time\n"
+        "start = time.process_time()\n"  # which other processes do not add to
+        "import keras\n"
+        "print(time.process_time() - start)\n"
         "name, keras.backend.backend = keras.backend.backend, lambda: 'openvino'\n"
         "try:\n"
         "    import keras_vqvae2\n"
@@ -62,10 +65,10 @@ def test_import_is_quick_and_unknown_backends_are_refused():
         "keras.backend.backend = name\n"
         "for module in [m for m in sys.modules if m.startswith('keras_vqvae2')]:\n"
         "    del sys.modules[module]\n"
-        "start = time.process_time()\n"  # which other processes do not add to
+        "start = time.process_time()\n"
         "import keras_vqvae2\n"
         "print(time.process_time() - start)\n"
     )
-    error, seconds = run(code).strip().splitlines()
+    keras_seconds, error, seconds = run(code).strip().splitlines()
     assert "tensorflow, jax, torch. Received: keras.backend.backend()='openvino'" in error
-    assert float(seconds) < 0.5
+    assert float(seconds) < float(keras_seconds) / 4  # 0.06 to 0.17 of it
