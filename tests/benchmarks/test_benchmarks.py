@@ -188,7 +188,7 @@ def test_stage_1_variants(tmp_path):
 
 def test_feature_metrics():
     command = [sys.executable, BENCHMARKS / "feature_metrics.py", "--samples=40", "--width=16"]
-    command += ["--metrics=precision_recall", "--implementations=keras_vqvae2,prdc"]
+    command += ["--metrics=precision_recall", "--implementations=keras_vqvae2,torch-fidelity"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     ours, *others = [
