@@ -65,9 +65,7 @@ show({name: images[4 * i : 4 * i + 4] for i, name in enumerate(names)})
 # the call above, now at the head of a batch with dresses behind them:
 
 # %%
-again = generator.generate(
-    8, labels[12:] + ["dress"] * 4, seed=0, first_image=12, batch_size=BATCH
-)
+again = generator.generate(8, labels[12:] + ["dress"] * 4, seed=0, first_image=12, batch_size=BATCH)
 print(f"largest difference: {np.abs(again[:4] - images[12:]).max():.1e}")
 
 # %% [markdown]

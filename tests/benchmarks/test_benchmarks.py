@@ -186,6 +186,7 @@ def test_stage_1_variants(tmp_path):
     assert f"| {second}" in done.stdout
 
 
+@pytest.mark.slow
 def test_feature_metrics():
     command = [sys.executable, BENCHMARKS / "feature_metrics.py", "--samples=40", "--width=16"]
     command += ["--metrics=precision_recall", "--implementations=keras_vqvae2,torch-fidelity"]

@@ -30,6 +30,7 @@ def check(table, messages, *engines):
         assert cores == pytest.approx(50 / a_core, abs=0.02)
 
 
+@pytest.mark.slow
 def test_threads():
     check(*rows("--engines=grain"), "grain")
 
