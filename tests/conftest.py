@@ -1,5 +1,6 @@
 import ctypes
 import gc
+import os
 import resource
 import sys
 import zlib
@@ -103,6 +104,14 @@ ON_ALL = (
 # need; above the last the run fails.
 GIVE_BACK, STEP, WANTED, LIMIT = 1200, 300, 2500, 4000
 give_back_above = GIVE_BACK
+
+
+def pytest_configure():
+    """A worker has a core of its own: the frameworks, not started yet, make no more threads."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 
 
 @pytest.hookimpl(tryfirst=True)
