@@ -15,8 +15,6 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.py"))
-
-
 OWN_PROCESS = "scale_and_mixed_precision"  # sets the number of devices of a process
 
 
