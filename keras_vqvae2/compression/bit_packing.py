@@ -1,5 +1,7 @@
 """Integers as bits, one behind the other."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
@@ -8,19 +10,33 @@ def bits_of(num_embeddings: int) -> int:
     return max(1, (num_embeddings - 1).bit_length())
 
 
-def pack(values: np.ndarray, bits: int) -> np.ndarray:
-    """The lowest `bits` of each integer, the highest first: booleans of shape `(N * bits,)`."""
-    values = values.ravel()
-    flags = np.empty((len(values), bits), bool)
-    for i in range(bits):
-        flags[:, i] = values >> (bits - 1 - i) & 1
-    return flags.ravel()
+def pack(values: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+    """Codes as bits, the highest of each first.
+
+    Args:
+        values: Integers, code after code of position after position, of any shape.
+        sizes: How many codes there are of each that a position has.
+
+    Returns:
+        Booleans, `bits_of` them for each code.
+    """
+    positions = values.reshape(-1, len(sizes))
+    columns = [
+        (positions[:, i] >> bit & 1).astype(bool)
+        for i, size in enumerate(sizes)
+        for bit in reversed(range(bits_of(size)))
+    ]
+    return np.stack(columns, axis=-1).ravel()
 
 
-def unpack(flags: np.ndarray, bits: int) -> np.ndarray:
-    """The integers that `pack` was given, int64 of shape `(N,)`."""
-    columns = flags.reshape(-1, bits)
-    values = np.zeros(len(columns), "int64")
-    for i in range(bits):
-        values = values << 1 | columns[:, i]
+def unpack(flags: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+    """The integers that `pack` was given, int64 of shape `(positions, len(sizes))`."""
+    bits = [bits_of(size) for size in sizes]
+    columns = flags.reshape(-1, sum(bits))
+    values = np.zeros((len(columns), len(sizes)), "int64")
+    place = 0
+    for i, number in enumerate(bits):
+        for _ in range(number):
+            values[:, i] = values[:, i] << 1 | columns[:, place]
+            place += 1
     return values

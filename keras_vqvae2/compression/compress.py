@@ -118,7 +118,7 @@ def compress_codes(
     if generator is None:
         if labels is not None:
             raise ValueError(f"Expected no labels for a VQVAE2. Received: labels={labels}")
-        flags = [pack(values, bits_of(vqvae.num_embeddings[k])) for k, values in whole.items()]
+        flags = [pack(values, vqvae.code_sizes[level]) for level, values in whole.items()]
         return seal(header, np.packbits(np.concatenate(flags)).tobytes())
     prior_coder.check_priors(generator)
     _check_maps(generator, header)
@@ -199,8 +199,11 @@ def _check_maps(generator, header):
 
 def _packed_codes(vqvae: VQVAE2, header: Header, reader: Reader) -> Codes:
     shapes = _array_shapes(vqvae, header)
-    bits = {level: bits_of(number) for level, number in vqvae.num_embeddings.items()}
-    sizes = {level: math.prod(shape) * bits[level] for level, shape in shapes.items()}
+    positions = {level: math.prod(shape[:3]) for level, shape in shapes.items()}
+    sizes = {
+        level: positions[level] * sum(map(bits_of, of_codes))
+        for level, of_codes in vqvae.code_sizes.items()
+    }
     total = sum(sizes.values())
     body = reader.take(-(-total // 8))
     reader.end()
@@ -209,9 +212,9 @@ def _packed_codes(vqvae: VQVAE2, header: Header, reader: Reader) -> Codes:
         raise damaged("with bits behind its codes")
     codes, place = {}, 0
     for level, shape in shapes.items():
-        values = unpack(flags[place : place + sizes[level]], bits[level])
+        values = unpack(flags[place : place + sizes[level]], vqvae.code_sizes[level])
         place += sizes[level]
-        if values.max() >= vqvae.num_embeddings[level]:
+        if (values.max(axis=0) >= vqvae.code_sizes[level]).any():
             raise damaged(f"with a code {values.max()} of {level!r}")
         codes[level] = values.astype("int32").reshape(shape)
     return codes

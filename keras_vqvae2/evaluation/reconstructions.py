@@ -54,7 +54,7 @@ def evaluate_reconstructions(
     of_codes = {
         f"{name}_{level}": metric(count)
         for name, metric in (("perplexity", CodebookPerplexity), ("usage", CodebookUsage))
-        for level, count in vqvae.num_embeddings.items()
+        for level, count in vqvae.codebook_sizes.items()
     }
     count = 0
     for batch in image_batches(images, 64):
@@ -70,8 +70,8 @@ def evaluate_reconstructions(
             metric.update_state(codes[name.split("_", 1)[1]])
         count += len(batch)
         bits = sum(
-            values[0].size * math.log2(vqvae.num_embeddings[level])
-            for level, values in codes.items()
+            math.prod(codes[level].shape[1:3]) * sum(map(math.log2, sizes))
+            for level, sizes in vqvae.code_sizes.items()
         )
         bits_per_pixel = bits / math.prod(batch.shape[1:3])
     if not count:

@@ -81,6 +81,10 @@ class BinaryQuantizer(Quantizer):
         ends = np.cumsum(self._tokens).tolist()
         self._parts = [slice(end - n, end) for n, end in zip(self._tokens, ends)]
 
+    @property
+    def code_sizes(self) -> tuple[int, ...]:
+        return tuple(2**n for n in self._tokens)
+
     def on_surface(self, vectors: Tensor) -> Tensor:
         """Where vectors lie before their signs are taken."""
         return vectors

@@ -66,6 +66,7 @@ def nearest_code(
         found = backend.map_range(of_block, blocks)  # (blocks, 2, n)
         block = backend.argmax(ops.transpose(found[:, 0]))  # (n,)
         place = ops.take_along_axis(found[:, 1], block[None], axis=0)[0]
-        return block * max_codes + ops.cast(place, "int32")
+        # Of a vector that is not finite what was padded may seem the nearest.
+        return ops.minimum(block * max_codes + ops.cast(place, "int32"), count - 1)
 
     return map_rows(nearest, (vectors,), rows_at_once(max_codes, max_scores))

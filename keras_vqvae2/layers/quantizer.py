@@ -1,3 +1,4 @@
+import math
 from typing import Any
 
 import keras
@@ -87,6 +88,16 @@ class Quantizer(keras.layers.Layer):
         self.embedding_dim = int(embedding_dim)
         self.supports_masking = True
 
+    @property
+    def code_sizes(self) -> tuple[int, ...]:
+        """How many codes there are of each that a vector has: `(K,)`, or a number for each."""
+        return (self.num_embeddings,) * math.prod(self.code_axes)
+
+    @property
+    def codebook_sizes(self) -> int | tuple[int, ...]:
+        """What codebook metrics count: `K`, or `code_sizes` where each code has a codebook."""
+        return self.code_sizes if self.code_axes else self.num_embeddings
+
     def quantize_vectors(
         self, vectors: Tensor, training: bool = False, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -141,9 +152,10 @@ class Quantizer(keras.layers.Layer):
             codes = ops.zeros((*inputs.shape[:-1], *self.code_axes), "int32")
             quantized, loss = inputs, ops.zeros((), "float32")
         else:
-            quantized, codes, loss = self.quantize_vectors(
-                ops.cast(inputs, "float32"), learning, mask
-            )
+            vectors = ops.cast(inputs, "float32")
+            if mask is not None:  # padding may hold anything
+                vectors = ops.where(ops.expand_dims(mask, -1), vectors, 0.0)
+            quantized, codes, loss = self.quantize_vectors(vectors, learning, mask)
         quantized = ops.cast(quantized, self.compute_dtype)
         if return_loss:
             return quantized, codes, loss

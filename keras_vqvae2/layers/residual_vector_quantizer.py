@@ -120,6 +120,8 @@ class ResidualVectorQuantizer(Quantizer):
 
     def _make(self, group, i):
         config = {**self.quantizer.get_config(), "name": f"quantizer_{group}_{i}"}
+        if config.get("seed") is not None:  # or all would draw the same
+            config["seed"] += group * self.num_quantizers + i
         member = type(self.quantizer).from_config({**config, "dtype": self.dtype_policy})
         if isinstance(member, VectorQuantizer):
             # Of the vectors that the codes before start on, nothing is left over.
@@ -133,6 +135,11 @@ class ResidualVectorQuantizer(Quantizer):
             return [[member] * self.num_quantizers for member in self._members]
         starts = range(0, len(self._members), self.num_quantizers)
         return [self._members[start : start + self.num_quantizers] for start in starts]
+
+    @property
+    def codebook_sizes(self) -> int | tuple[int, ...]:
+        one_for_all = self.shared_codebook and self.groups == 1
+        return self.num_embeddings if one_for_all else super().codebook_sizes
 
     def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
@@ -178,6 +185,7 @@ class ResidualVectorQuantizer(Quantizer):
     def _quantize_and_learn_later(self, quantizer, vectors, training, mask, to_learn):
         z, real = quantizer.to_rows(vectors, mask)
         fixed = ops.stop_gradient(z)
+        training = training and quantizer.trainable
         if training and not to_learn:
             quantizer.start(fixed, real)
         rows, quantized = quantizer.choose(fixed, training)

@@ -317,7 +317,8 @@ class VectorQuantizer(Quantizer):
             if self.kmeans_rounds:
                 places, counts = self._clusters(vectors, real, candidates, fresh)
             self._place_candidates(ops.broadcast_to(fresh, (self._codes,)), places, counts)
-        self.initialized.assign(1)
+        usable = ops.any(ops.isfinite(ops.sum(candidates, axis=-1)))  # or the next batch places
+        self.initialized.assign(ops.maximum(self.initialized.value, ops.cast(usable, "int32")))
         return candidates
 
     def choose(self, vectors: Tensor, training: bool = False) -> tuple[Tensor, Tensor]:

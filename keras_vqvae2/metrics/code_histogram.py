@@ -1,36 +1,54 @@
+from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_vqvae2 import backend
 from keras_vqvae2.hints import Config, Tensor
-from keras_vqvae2.validation import check_positive
 
 
 class CodeHistogram(keras.metrics.Metric):
     """Counts how often each code was chosen since the last reset; base of the codebook metrics."""
 
-    def __init__(self, num_embeddings: int, name: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, num_embeddings: int | Sequence[int], name: str | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(name=name, **kwargs)
         self._direction = "up"  # for EarlyStopping and the like
-        check_positive(num_embeddings=num_embeddings)
-        self.num_embeddings = int(num_embeddings)
+        several = not isinstance(num_embeddings, (int, np.integer))
+        sizes = [int(size) for size in (num_embeddings if several else [num_embeddings])]
+        if not sizes or min(sizes) < 1:
+            raise ValueError(
+                "Expected a positive integer, or one for each code of a vector. "
+                f"Received: num_embeddings={num_embeddings}"
+            )
+        self.num_embeddings = sizes if several else sizes[0]
+        self.sizes = np.array(sizes)  # (H,)
         self.counts = self.add_variable(
-            shape=(self.num_embeddings,), initializer="zeros", name="counts", dtype="float32"
+            shape=(len(sizes) * max(sizes),), initializer="zeros", name="counts", dtype="float32"
         )
+
+    @property
+    def counts_by_codebook(self) -> Tensor:
+        """float32 of shape `(H, largest size)`, with one codebook for a single number."""
+        return ops.reshape(self.counts, (len(self.sizes), -1))
 
     def update_state(self, indices: Tensor, sample_weight: Tensor = 1.0) -> None:
         """Adds a batch of codes.
 
         Args:
-            indices: Integers below `num_embeddings`, of any shape; negative ones do not count.
+            indices: Integers below `num_embeddings`, of any shape, or `(..., H)` where
+                `num_embeddings` are `H` numbers; negative ones do not count.
             sample_weight: Scalar that multiplies the batch's counts; 0 leaves the batch out.
         """
-        indices = ops.reshape(ops.cast(indices, "int32"), (-1,))
+        count, largest = len(self.sizes), int(self.sizes.max())
+        indices = ops.reshape(ops.cast(indices, "int32"), (-1, count))
         weights = ops.cast(indices >= 0, "float32") * sample_weight
-        indices = ops.maximum(indices, 0)
-        self.counts.assign_add(backend.segment_sum(weights, indices, self.num_embeddings))
+        rows = ops.add(ops.maximum(indices, 0), largest * np.arange(count, dtype="int32"))
+        weights, rows = ops.reshape(weights, (-1,)), ops.reshape(rows, (-1,))
+        self.counts.assign_add(backend.segment_sum(weights, rows, count * largest))
 
     def get_config(self) -> Config:
         return {**super().get_config(), "num_embeddings": self.num_embeddings}

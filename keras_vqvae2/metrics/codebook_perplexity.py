@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -15,7 +16,8 @@ class CodebookPerplexity(CodeHistogram):
     reset: the number of codes that, chosen equally often, would carry as much information.
 
     Args:
-        num_embeddings: Positive integer, the number of codes.
+        num_embeddings: Positive integer, the number of codes; or a number for each code of a
+            vector, where each is of a codebook of its own. The result is then the mean over them.
         name: Name of the metric.
 
     Example:
@@ -30,11 +32,11 @@ class CodebookPerplexity(CodeHistogram):
     """
 
     def __init__(
-        self, num_embeddings: int, name: str = "codebook_perplexity", **kwargs: Any
+        self, num_embeddings: int | Sequence[int], name: str = "codebook_perplexity", **kwargs: Any
     ) -> None:
         super().__init__(num_embeddings, name=name, **kwargs)
 
     def result(self) -> Tensor:
-        counts = ops.convert_to_tensor(self.counts)
-        p = counts / ops.maximum(ops.sum(counts), 1.0)
-        return ops.exp(-ops.sum(p * ops.log(ops.maximum(p, 1e-30))))
+        counts = self.counts_by_codebook
+        p = counts / ops.maximum(ops.sum(counts, axis=-1, keepdims=True), 1.0)
+        return ops.mean(ops.exp(-ops.sum(p * ops.log(ops.maximum(p, 1e-30)), axis=-1)))

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -12,7 +13,8 @@ class CodebookUsage(CodeHistogram):
     """Share of the codes that were chosen at least once, in `[0, 1]`.
 
     Args:
-        num_embeddings: Positive integer, the number of codes.
+        num_embeddings: Positive integer, the number of codes; or a number for each code of a
+            vector, where each is of a codebook of its own. The result is then the mean over them.
         name: Name of the metric.
 
     Example:
@@ -26,8 +28,11 @@ class CodebookUsage(CodeHistogram):
     ```
     """
 
-    def __init__(self, num_embeddings: int, name: str = "codebook_usage", **kwargs: Any) -> None:
+    def __init__(
+        self, num_embeddings: int | Sequence[int], name: str = "codebook_usage", **kwargs: Any
+    ) -> None:
         super().__init__(num_embeddings, name=name, **kwargs)
 
     def result(self) -> Tensor:
-        return ops.mean(ops.cast(ops.convert_to_tensor(self.counts) > 0, "float32"))
+        used = ops.cast(self.counts_by_codebook > 0, "float32")
+        return ops.mean(ops.divide(ops.sum(used, axis=-1), self.sizes.astype("float32")))

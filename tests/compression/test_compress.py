@@ -1,5 +1,6 @@
 """Codes to bytes and back, and what happens to bytes that are not what they say."""
 
+import math
 import re
 import zlib
 
@@ -16,7 +17,11 @@ from keras_vqvae2 import (
 from keras_vqvae2.compression import compress, compress_codes, decompress, decompress_codes
 from keras_vqvae2.compression.container import number
 from keras_vqvae2.data import sample_photographs
-from keras_vqvae2.layers import ResidualVectorQuantizer, VectorQuantizerEMA
+from keras_vqvae2.layers import (
+    LookupFreeQuantizer,
+    ResidualVectorQuantizer,
+    VectorQuantizerEMA,
+)
 
 TINY = {"hidden_units": 8, "residual_units": 4, "residual_blocks": 0}
 
@@ -137,6 +142,20 @@ def test_several_codes_a_position_come_back(rng):
     prior = TransformerPrior(shape, 16, "bottom", hidden_units=8, num_layers=1, num_heads=2)
     generator = HierarchicalImageGenerator(vqvae, [prior])
     assert_same(decompress_codes(generator, compress_codes(generator, codes)), codes)
+
+
+def test_codes_of_several_sizes_take_the_bits_of_each(rng):
+    quantizer = LookupFreeQuantizer(6, factorized_bits=(2, 4))
+    vqvae = vqvae_of(quantizer=quantizer, num_levels=1, downsample_factors=(2,))
+    shape = (2, *vqvae.code_shapes()["bottom"])
+    codes = np.stack([rng.integers(4, size=shape), rng.integers(16, size=shape)], axis=-1)
+    codes = {"bottom": codes.astype("int32")}
+    data = compress_codes(vqvae, codes)
+    assert len(data) == 17 + math.prod(shape) * 6 // 8 + 4
+    assert_same(decompress_codes(vqvae, data), codes)
+    codes["bottom"][0, 0, 0] = 4, 4
+    with pytest.raises(ValueError, match=r"codes below \(4, 16\).*Received: .* up to \(4, 15\)"):
+        compress_codes(vqvae, codes)
 
 
 def test_a_generator_reads_packed_codes(generator, vqvae, codes):

@@ -3,6 +3,11 @@ import pytest
 
 from keras_vqvae2 import VQVAE2
 from keras_vqvae2.evaluation import evaluate_reconstructions
+from keras_vqvae2.layers import (
+    LookupFreeQuantizer,
+    ResidualVectorQuantizer,
+    VectorQuantizerEMA,
+)
 from keras_vqvae2.metrics import LPIPS, PeakSignalNoiseRatio, StructuralSimilarity
 
 
@@ -35,6 +40,21 @@ def test_every_number_against_its_metric(rng):
         assert measured[f"usage_{level}"] == pytest.approx((share > 0).mean())
     assert measured["images"] == 5
     assert measured["bits_per_pixel"] == (4**2 + 8**2 + 16**2) * 4 / 32**2
+
+
+def test_several_codes_a_position_are_of_codebooks_of_their_own(rng):
+    images = rng.uniform(size=(5, 32, 32, 3)).astype("float32")
+    quantizer = {
+        "top": LookupFreeQuantizer(6, factorized_bits=(2, 4)),
+        "bottom": ResidualVectorQuantizer(VectorQuantizerEMA(16, 8), 2, shared_codebook=True),
+    }
+    vqvae = VQVAE2((32, 32, 3), hidden_units=8, residual_units=4, quantizer=quantizer)
+    measured = evaluate_reconstructions(vqvae, images, None)
+    codes = vqvae.encode(images)
+    first, second = (len(np.unique(codes["top"][..., i])) for i in range(2))
+    assert measured["usage_top"] == pytest.approx((first / 4 + second / 16) / 2)
+    assert measured["usage_bottom"] == pytest.approx(len(np.unique(codes["bottom"])) / 16)
+    assert measured["bits_per_pixel"] == (4**2 * 6 + 8**2 * 2 * 4) / 32**2
 
 
 def test_batches_with_labels_in_uint8_measure_the_same(rng):

@@ -41,6 +41,17 @@ def test_first_of_equal_codes_wins():
     assert ops.convert_to_numpy(nearest_code(vectors, codebook)).tolist() == [1, 1]
 
 
+@pytest.mark.parametrize("similarity", ["euclidean", "dot"])
+def test_what_is_not_finite_has_a_code_that_there_is(rng, similarity):
+    codebook = ops.convert_to_tensor(rng.normal(size=(50, 3)).astype("float32"))
+    vectors = np.ones((6, 3), "float32")
+    vectors[[0, 1, 2], [0, 1, 2]] = np.inf, -np.inf, np.nan
+    vectors[3] = -np.inf
+    for max_codes in (7, 49, 50):  # 7 and 49 leave places that no code stands at
+        found = nearest_code(ops.convert_to_tensor(vectors), codebook, 200, similarity, max_codes)
+        assert ops.min(found) >= 0 and ops.max(found) < 50
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     num_vectors=st.integers(1, 40),

@@ -117,6 +117,37 @@ def test_what_is_masked_teaches_nothing(rng, name):
         np.testing.assert_allclose(new, other, rtol=1e-5, atol=1e-6)
 
 
+TRAINED = {
+    **{name: QUANTIZERS[name] for name in ("loss", "sim", "gumbel", "ibq")},
+    "diveq": lambda: VectorQuantizer(8, 4, gradient="diveq"),
+    "residual": lambda: ResidualVectorQuantizer(IndexBackpropagationQuantizer(8, 4), 2),
+}
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_what_is_masked_trains_no_weight(rng, weight_gradients, name):
+    x = vectors(rng, 2, 8)
+    mask = np.arange(8) < np.array([[8], [5]])
+    w = np.where(mask[..., None], vectors(rng, 2, 8), np.float32(0))
+    layer = TRAINED[name]()
+    layer(x, training=True)
+    seeds = [(v, numpy(v).copy()) for v in layer.variables if "seed" in v.path]
+    found = []
+    for padding in (1.0, np.nan):
+        padded = ops.convert_to_tensor(np.where(mask[..., None], x, np.float32(padding)))
+
+        def loss(padded=padded):
+            quantized, _, loss = layer(padded, mask=mask, training=True, return_loss=True)
+            return loss + ops.sum(ops.multiply(quantized, w))
+
+        for seed, value in seeds:
+            seed.assign(value)
+        found.append(weight_gradients(loss, layer.trainable_variables))
+    for ones, nans in zip(*found):
+        assert np.abs(ones).max() > 0
+        np.testing.assert_allclose(nans, ones, rtol=1e-5, atol=1e-7)
+
+
 @EVERY
 def test_an_empty_batch_changes_nothing_but_shapes(name):
     layer = QUANTIZERS[name]()

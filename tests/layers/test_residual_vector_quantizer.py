@@ -109,6 +109,37 @@ def test_dropout_leaves_late_codes_out_and_teaches_them_nothing(rng, shared):
     assert (codes_again >= 0).all()  # not in inference
 
 
+def test_codes_that_dropout_left_out_start_when_vectors_come(rng):
+    template = VectorQuantizerEMA(16, 4, restart_threshold=0.0)
+    layer = ResidualVectorQuantizer(template, 4, quantizer_dropout=0.9, seed=0)
+    for _ in range(12):
+        layer(10.0 * rng.normal(size=(2, 64, 4)).astype("float32"), training=True)
+    assert all(numpy(quantizer.initialized) == 1 for quantizer in layer.quantizers[0])
+    spread = [np.abs(numpy(quantizer.codebook)).max() for quantizer in layer.quantizers[0]]
+    assert min(spread) > 1.0  # a codebook that waits is within 0.05
+
+
+def test_quantizers_of_a_seed_draw_their_own(rng):
+    template = VectorQuantizerEMA(64, 4, sample_temperature=1e6, seed=3, data_initialization=False)
+    layer = ResidualVectorQuantizer(template, 2, groups=2)
+    codes = numpy(layer(rng.normal(size=(200, 8)).astype("float32"), training=True)[1])
+    for i, j in ((0, 1), (0, 2), (2, 3)):
+        assert (codes[:, i] == codes[:, j]).mean() < 0.1
+    again = type(layer).from_config(layer.get_config())
+    assert again.get_config() == layer.get_config()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_quantizer_that_is_not_trainable_learns_nothing(rng, shared):
+    layer = ResidualVectorQuantizer(VectorQuantizerEMA(8, 4), 2, shared)
+    x = rng.normal(size=(40, 4)).astype("float32")
+    layer(x, training=True)
+    layer.quantizers[0][0].trainable = False
+    before = numpy(layer.codebook)[0, 0].copy()
+    layer(x + 1.0, training=True)
+    np.testing.assert_array_equal(numpy(layer.codebook)[0, 0], before)
+
+
 def test_of_other_quantizers(rng):
     x = rng.normal(size=(3, 5, 3)).astype("float32")
     for template in (FiniteScalarQuantizer([5, 5, 5]), SimVectorQuantizer(16, 3)):

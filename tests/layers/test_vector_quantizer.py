@@ -131,6 +131,18 @@ def test_first_batch_places_every_code_on_a_vector(cls, rng):
 
 
 @BOTH
+@pytest.mark.parametrize("masked", [False, True])
+def test_codes_wait_for_the_first_batch_that_there_is_something_in(cls, rng, masked):
+    layer = cls(16, 4, restart_threshold=0)
+    nothing = np.ones((64, 4), "float32") if masked else np.full((64, 4), np.nan, "float32")
+    for _ in range(2):
+        layer(nothing, mask=np.zeros(64, bool) if masked else None, training=True)
+    x = 5.0 + rng.normal(size=(64, 4)).astype("float32")
+    layer(x, training=True)
+    assert len(np.unique(numpy(layer(x)[1]))) == 16
+
+
+@BOTH
 def test_fewer_vectors_than_codes(cls, rng):
     layer = cls(16, 4)
     x = rng.normal(size=(3, 4)).astype("float32")

@@ -20,3 +20,9 @@ def test_extremes(codes, expected):
     perplexity = CodebookPerplexity(512)
     perplexity.update_state(np.array(codes))
     assert float(perplexity.result()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_several_codebooks_have_a_perplexity_each():
+    perplexity = CodebookPerplexity((4, 4))
+    perplexity.update_state(np.array([[0, 3], [1, 3], [2, 3], [3, 3]]))
+    assert float(perplexity.result()) == pytest.approx((4 + 1) / 2)

@@ -276,7 +276,7 @@ class VQVAE2(PresetModel):
                 "perplexity": CodebookPerplexity(number, name=f"perplexity_{level}"),
                 "usage": CodebookUsage(number, name=f"usage_{level}"),
             }
-            for level, number in self.num_embeddings.items()
+            for level, number in self.codebook_sizes.items()
         }
 
     @property
@@ -288,6 +288,16 @@ class VQVAE2(PresetModel):
     def num_embeddings(self) -> dict[str, int]:
         """The number of codes of each level, coarse to fine."""
         return {level: layer.num_embeddings for level, layer in self.quantizers.items()}
+
+    @property
+    def code_sizes(self) -> dict[str, tuple[int, ...]]:
+        """How many codes there are of each that a position of a level has, coarse to fine."""
+        return {level: layer.code_sizes for level, layer in self.quantizers.items()}
+
+    @property
+    def codebook_sizes(self) -> dict[str, int | tuple[int, ...]]:
+        """What codebook metrics count of each level, coarse to fine: `num_embeddings` of them."""
+        return {level: layer.codebook_sizes for level, layer in self.quantizers.items()}
 
     @property
     def code_axes(self) -> dict[str, tuple[int, ...]]:
@@ -472,7 +482,7 @@ class VQVAE2(PresetModel):
             )
         known = {
             level: codes_by_position(
-                value, self.num_embeddings[level], self.code_axes[level], f"codes[{level!r}]"
+                value, self.code_sizes[level], self.code_axes[level], f"codes[{level!r}]"
             )
             for level, value in codes.items()
         }
