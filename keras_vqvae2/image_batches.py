@@ -20,7 +20,7 @@ def to_unit_floats(images: Tensor) -> Tensor:
         return images / np.float32(255) if scaled else images.astype("float32")
     if "int" in keras.backend.standardize_dtype(images.dtype):
         return ops.cast(images, "float32") / 255.0
-    return images
+    return ops.cast(images, "float32")
 
 
 def image_batches(images: Any, size: int) -> Iterator[np.ndarray]:

@@ -2,12 +2,14 @@
 
 import inspect
 import itertools
+import math
 import types
 from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_vqvae2.hints import Dataset, Shape, Tensor
 from keras_vqvae2.image_batches import to_numpy
@@ -68,7 +70,13 @@ def check_image_shape(
         )
 
 
-def check_images(images: Tensor, channels: int, stride: int = 1, argument: str = "images") -> None:
+def check_images(
+    images: Tensor,
+    channels: int,
+    stride: int = 1,
+    argument: str = "images",
+    nan_passes: bool = False,
+) -> None:
     """Raises `ValueError` unless `images` is a batch of pixels that a model can take.
 
     Args:
@@ -76,6 +84,7 @@ def check_images(images: Tensor, channels: int, stride: int = 1, argument: str =
         channels: Expected number of channels.
         stride: Number that must divide height and width.
         argument: Name of the argument in the message.
+        nan_passes: Whether pixels may be NaN: training counts and skips such a batch.
     """
     check_image_shape(images.shape, channels, stride, argument)
     if images.shape[0] == 0:
@@ -89,14 +98,30 @@ def check_images(images: Tensor, channels: int, stride: int = 1, argument: str =
         raise ValueError(
             f"Expected floats in [0, 1] or uint8 in [0, 255]. Received: {argument} of dtype {kind}"
         )
-    parts = (to_numpy(images[i : i + SLICE]) for i in range(0, images.shape[0], SLICE))
-    extremes = [(float(part.min()), float(part.max())) for part in parts]
-    lows, highs = zip(*extremes)
-    # A NaN passes: training counts and skips it. 1e-3 allows for resizing with overshoot.
-    if any(low < -1e-3 for low in lows) or any(high > 1 + 1e-3 for high in highs):
+    low, high = math.inf, -math.inf
+    for i in range(0, images.shape[0], SLICE):
+        part = to_numpy(images[i : i + SLICE]).astype("float32", copy=False)
+        low = np.fmin(low, np.fmin.reduce(part, axis=None))
+        high = np.fmax(high, np.fmax.reduce(part, axis=None))
+    # 1e-3 allows for resizing with overshoot.
+    if low < -1e-3 or high > 1 + 1e-3:
         raise ValueError(
             "Expected pixels in [0, 1], or uint8 in [0, 255] (scaled here). "
-            f"Received: {argument} with pixels from {np.nanmin(lows):.4g} to {np.nanmax(highs):.4g}"
+            f"Received: {argument} with pixels from {low:.4g} to {high:.4g}"
+        )
+    if not nan_passes:
+        check_numbers(images, argument)
+
+
+def check_numbers(images: Tensor, argument: str = "images") -> None:
+    """Raises `ValueError` if a pixel is NaN."""
+    count = images.shape[0]
+    parts = (to_numpy(images[i : i + SLICE]) for i in range(0, count, SLICE))
+    nans = sum(int(np.isnan(part).any(axis=(1, 2, 3)).sum()) for part in parts)
+    if nans:
+        raise ValueError(
+            "Expected numbers for pixels. "
+            f"Received: {argument} with NaN in {nans} of {count} images"
         )
 
 
@@ -191,9 +216,9 @@ def first_batch(source: Any) -> tuple[Any, Any]:
 
     Returns:
         A tuple `(batch, source)`. The batch is an array or a dict of arrays; of batches that are
-        tuples, the inputs. Of PyTorch's loaders, whose order a look would change, it is a batch of
-        the first example; None if there is none to look at. The source is what is to be read from
-        now on.
+        tuples, the inputs. Of PyTorch's loaders, whose order a look would change, it is made of the
+        first examples of their data set; None if there is none to look at. The source is what is to
+        be read from now on.
 
     Raises:
         ValueError: If a data set is empty, or the source is a list.
@@ -215,7 +240,9 @@ def first_batch(source: Any) -> tuple[Any, Any]:
     elif hasattr(source, "batch_sampler") and callable(getattr(source, "collate_fn", None)):
         if source.batch_sampler is None or not hasattr(source.dataset, "__len__"):
             return None, source  # batches made elsewhere, or a stream
-        first = source.collate_fn([source.dataset[0]]) if len(source.dataset) else None
+        count = min(getattr(source.batch_sampler, "batch_size", None) or 1, len(source.dataset))
+        examples = [source.dataset[i] for i in range(count)]
+        first = source.collate_fn(examples) if examples else None
     elif isinstance(source, types.GeneratorType):
         first = next(source, None)
         source = _put_back(first, source)
@@ -262,4 +289,18 @@ def bind_arguments(method: str, x: Any, args: Any, kwargs: dict[str, Any]) -> di
                 "Expected a y beside the sample weights: without one Keras drops them. The model "
                 f"does not look at it, zeros will do. Received: {received}"
             )
+    if given.get("class_weight") is not None and is_arrays(x) and given.get("y") is None:
+        raise ValueError("Expected a y that class_weight can weigh. Received: y=None")
     return given
+
+
+def weigh_examples(values: Tensor, sample_weight: Tensor | None) -> Tensor:
+    """Values of shape `(batch,)` times weights, None or one for each: `(batch,)`, `(batch, 1)`."""
+    if sample_weight is None:
+        return values
+    shape = tuple(sample_weight.shape)
+    if len(shape) != 1 and shape[1:] != (1,):
+        raise ValueError(
+            f"Expected sample weights of shape (batch,). Received: sample_weight of shape {shape}"
+        )
+    return values * ops.cast(ops.reshape(sample_weight, (-1,)), "float32")

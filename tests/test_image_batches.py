@@ -14,6 +14,13 @@ def test_to_unit_floats_makes_a_new_array(dtype):
     np.testing.assert_allclose(result, [0, 1 / 255, 1], rtol=1e-3)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_tensors_of_floats_become_float32(dtype):
+    result = to_unit_floats(ops.convert_to_tensor(np.array([0.0, 0.5, 1.0]), dtype=dtype))
+    assert ops.is_tensor(result) and "float32" in str(result.dtype)
+    np.testing.assert_array_equal(ops.convert_to_numpy(result), [0, 0.5, 1])
+
+
 @pytest.mark.parametrize("convert", [np.array, ops.array])
 def test_batches_of_an_array_and_of_batches(convert, rng):
     images = rng.uniform(size=(5, 2, 2, 3)).astype("float32")

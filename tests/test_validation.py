@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 from keras_vqvae2 import VQVAE2
 from keras_vqvae2.validation import (
@@ -9,6 +10,7 @@ from keras_vqvae2.validation import (
     check_images,
     check_positive,
     first_batch,
+    weigh_examples,
 )
 
 
@@ -66,13 +68,13 @@ def test_a_grain_data_set_shows_its_first_batch_and_starts_again():
         assert len(list(dataset)) == 3
 
 
-def test_a_loader_of_pytorch_shows_its_first_example_and_keeps_its_order():
+def test_a_loader_of_pytorch_shows_its_first_examples_and_keeps_its_order():
     data = pytest.importorskip("torch.utils.data")
     torch = pytest.importorskip("torch")
     pairs = data.TensorDataset(torch.arange(6.0), torch.arange(6))
     loader = data.DataLoader(pairs, 4, shuffle=True, generator=torch.Generator().manual_seed(0))
     again = data.DataLoader(pairs, 4, shuffle=True, generator=torch.Generator().manual_seed(0))
-    assert first_batch(loader)[0].tolist() == [0.0]
+    assert first_batch(loader)[0].tolist() == [0.0, 1.0, 2.0, 3.0]
     for (a, _), (b, _) in zip(loader, again, strict=True):
         assert a.tolist() == b.tolist()
     with pytest.raises(ValueError, match="an empty data set"):
@@ -213,3 +215,36 @@ def test_a_bad_pixel_is_found_wherever_it_is(where):
 def test_nan_passes_for_the_guard_to_count(check):
     images = np.full((1, 16, 16, 3), np.nan, "float32")
     check(images)
+
+
+def test_nan_hides_no_other_pixel_and_may_be_refused():
+    images = np.zeros((70, 4, 4, 1), "float32")
+    images[65, 0, 0] = np.nan
+    check_images(images, 1, nan_passes=True)
+    with pytest.raises(ValueError, match="images with NaN in 1 of 70 images"):
+        check_images(images, 1)
+    images[65, 1, 1] = 200.0
+    with pytest.raises(ValueError, match="pixels from 0 to 200"):
+        check_images(images, 1, nan_passes=True)
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 1)])
+def test_weights_are_of_examples(shape):
+    weighed = weigh_examples(ops.array([1.0, 2.0, 3.0]), np.array([1, 0, 2]).reshape(shape))
+    np.testing.assert_array_equal(ops.convert_to_numpy(weighed), [1, 0, 6])
+    with pytest.raises(ValueError, match=r"shape \(batch,\). Received: .* shape \(3, 2\)"):
+        weigh_examples(ops.array([1.0, 2.0, 3.0]), np.ones((3, 2)))
+
+
+def test_weights_of_classes_need_classes():
+    model = VQVAE2((16, 16, 3), hidden_units=8, residual_units=4)
+    model.compile("adam")
+    with pytest.raises(ValueError, match="a y that class_weight can weigh. Received: y=None"):
+        model.fit(np.zeros((2, 16, 16, 3), "float32"), class_weight={0: 1.0})
+
+
+def test_nan_is_not_encoded():
+    images = np.zeros((2, 16, 16, 3), "float32")
+    images[1, 2, 2] = np.nan
+    with pytest.raises(ValueError, match="NaN in 1 of 2 images"):
+        VQVAE2((16, 16, 3), hidden_units=8, residual_units=4).encode(images)

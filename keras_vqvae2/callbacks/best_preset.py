@@ -81,6 +81,9 @@ class BestPreset(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         logs = logs or {}
+        validated = self.model._should_eval(epoch, self.model.validation_freq)
+        if self.monitor not in logs and self.monitor.startswith("val_") and not validated:
+            return
         if self.monitor not in logs:
             raise ValueError(f"Expected {self.monitor!r} to watch. Received: {sorted(logs)}")
         value, best = float(logs[self.monitor]), self._best["value"]

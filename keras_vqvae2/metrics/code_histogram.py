@@ -17,17 +17,20 @@ class CodeHistogram(keras.metrics.Metric):
     ) -> None:
         super().__init__(name=name, **kwargs)
         self._direction = "up"  # for EarlyStopping and the like
-        several = not isinstance(num_embeddings, (int, np.integer))
-        sizes = [int(size) for size in (num_embeddings if several else [num_embeddings])]
-        if not sizes or min(sizes) < 1:
+        several = isinstance(num_embeddings, Sequence)
+        sizes = np.array(num_embeddings, "int64", ndmin=1)
+        if not sizes.size or sizes.min() < 1:
             raise ValueError(
                 "Expected a positive integer, or one for each code of a vector. "
                 f"Received: num_embeddings={num_embeddings}"
             )
-        self.num_embeddings = sizes if several else sizes[0]
-        self.sizes = np.array(sizes)  # (H,)
+        self.num_embeddings = sizes.tolist() if several else int(sizes[0])
+        self.sizes = sizes  # (H,)
         self.counts = self.add_variable(
-            shape=(len(sizes) * max(sizes),), initializer="zeros", name="counts", dtype="float32"
+            shape=(len(sizes) * int(sizes.max()),),
+            initializer="zeros",
+            name="counts",
+            dtype="float32",
         )
 
     @property

@@ -26,6 +26,7 @@ from keras_vqvae2.validation import (
     first_batch,
     labels_of_all,
     side_by_side,
+    weigh_examples,
 )
 
 
@@ -295,9 +296,7 @@ class CodePrior(PresetModel):
             float32 of shape `()`.
         """
         nats = ops.mean(cross_entropy(y_pred["codes"], y_pred["logits"]), axis=(1, 2))  # (B,)
-        if sample_weight is not None:
-            nats = nats * ops.cast(sample_weight, "float32")
-        return ops.mean(nats) + sum(self.losses)
+        return ops.mean(weigh_examples(nats, sample_weight)) + sum(self.losses)
 
     def update_step_metrics(
         self, x: TensorTree, outputs: TensorTree, loss: Tensor, weight: Tensor

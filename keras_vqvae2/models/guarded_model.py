@@ -27,9 +27,11 @@ class GuardedModel(keras.Model):
     Attributes:
         most_skipped_steps: After how many skipped steps in a row `fit` ends with an error, 100. The
             loss scale of float16 starts at 2^15 and halves to 1 in 15 of them.
+        validation_freq: That of the last `fit`.
     """
 
     most_skipped_steps = 100
+    validation_freq: int | list[int] = 1
     _evaluating = False
     _replicas = 1
 
@@ -226,6 +228,7 @@ class GuardedModel(keras.Model):
             given["validation_data"] = (checked, *held_out[1:])
         elif held_out is not None:
             given["validation_data"] = self._check_data(held_out, with_loss=True)
+        self.validation_freq = given.get("validation_freq", 1)
         callbacks = given.get("callbacks") or []
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks = [*callbacks] if isinstance(callbacks, (list, tuple)) else [callbacks]

@@ -76,6 +76,12 @@ class HierarchicalImageGenerator:
         self.priors = {level: priors[level] for level in vqvae.levels}
         self.label_names = None if label_names is None else list(label_names)
         self.settings: dict[str, dict[str, Any]] = {level: {} for level in vqvae.levels}
+        unknown = set(settings or {}) - set(vqvae.levels)
+        if unknown:
+            raise ValueError(
+                f"Expected settings of the levels {tuple(vqvae.levels)}. "
+                f"Received: settings of {sorted(unknown)}"
+            )
         self.settings |= settings or {}
         self.num_classes = next(
             (prior.num_classes for prior in self.priors.values() if prior.num_classes), None

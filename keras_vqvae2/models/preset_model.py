@@ -27,7 +27,8 @@ class PresetModel(GuardedModel):
         inputs: The graph's inputs, a (nested) `keras.KerasTensor`.
         outputs: The graph's outputs, likewise.
         name: Name of the model.
-        trainable: `False` freezes all layers. `True` leaves each as it was made.
+        trainable: `False` freezes all layers. `True` leaves each as it was made. Layers that were
+            frozen by themselves are so again when the model is loaded.
         dtype: dtype policy of the model, which its constructor gave to its layers too.
 
     Example:
@@ -66,6 +67,7 @@ class PresetModel(GuardedModel):
     ) -> None:
         super().__init__(inputs=inputs, outputs=outputs, name=name)
         self.dtype_policy = keras.dtype_policies.get(dtype)
+        self._made_frozen = frozenset(self._frozen_layers())
         if not trainable:
             self.trainable = False
 
@@ -76,20 +78,35 @@ class PresetModel(GuardedModel):
             "trainable": self.trainable,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
         }
+        frozen = [path for path in self._frozen_layers() if path not in self._made_frozen]
+        if frozen and self.trainable:
+            config["frozen_layers"] = frozen
         quantized = [v.path.rpartition("/")[0] for v in self.variables if v.dtype == "int8"]
         return {**config, "int8_layers": quantized} if quantized else config
 
     @classmethod
     def from_config(cls, config: Config) -> Self:
         config = {**config, "dtype": keras.dtype_policies.get(config.get("dtype"))}
-        quantized = config.pop("int8_layers", [])
-        if not isinstance(quantized, list):
-            raise ValueError(f"Expected a list of paths. Received: int8_layers={quantized!r}")
+        quantized, frozen = (config.pop(name, []) for name in ("int8_layers", "frozen_layers"))
+        for name, paths in (("int8_layers", quantized), ("frozen_layers", frozen)):
+            if not isinstance(paths, list):
+                raise ValueError(f"Expected a list of paths. Received: {name}={paths!r}")
         model = cls(**config)
+        for layer in model._own_layers():
+            if layer.path in frozen:
+                layer.trainable = False
         if quantized:
             # Makes the variables that int8 weights are loaded into.
             model.quantize("int8", filters=lambda layer: layer.path in quantized)
         return model
+
+    def _own_layers(self):
+        """All layers with weights, those within others too."""
+        return [layer for layer in self._flatten_layers(include_self=False) if layer.weights]
+
+    def _frozen_layers(self):
+        """The paths of those that are not trainable."""
+        return [layer.path for layer in self._own_layers() if not layer.trainable]
 
     def save(self, filepath: FilePath, *args: Any, **kwargs: Any) -> None:
         """Saves as `keras.Model.save` does, to a `.keras` file.

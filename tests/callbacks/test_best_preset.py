@@ -112,3 +112,14 @@ def test_keras_callbacks_know_what_is_better(rng):
     model.fit(images, validation_data=images, callbacks=stoppers, verbose=0)
     ups = [stopper.monitor_op is keras.ops.greater for stopper in stoppers]
     assert ups == [True, True, False, False, False]
+
+
+def test_epochs_without_validation_are_none_to_judge(rng, tmp_path):
+    images = rng.uniform(size=(2, 16, 16, 3))
+    model = VQVAE2((16, 16, 3), hidden_units=8, residual_units=4)
+    model.compile("adam")
+    arguments = {"validation_data": images, "validation_freq": 2, "verbose": 0}
+    model.fit(images, epochs=3, callbacks=[BestPreset(tmp_path)], **arguments)
+    assert best(tmp_path)[0] == 2
+    with pytest.raises(ValueError, match="Expected 'val_loss' to watch"):
+        model.fit(images, epochs=3, callbacks=[BestPreset(tmp_path)], verbose=0)

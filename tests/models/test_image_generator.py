@@ -210,6 +210,11 @@ def test_what_does_not_fit_is_named():
         HierarchicalImageGenerator(vqvae(), good, ["a", "b", "c"])
 
 
+def test_settings_of_levels_that_there_are_not_are_refused():
+    with pytest.raises(ValueError, match=r"levels \('top', 'bottom'\). Received: .*\['botom'\]"):
+        HierarchicalImageGenerator(vqvae(), priors(), settings={"botom": {"temperature": 0.5}})
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_vqvae2 import VQVAE2
 from keras_vqvae2.models import preset_files, preset_registry
 from keras_vqvae2.models.preset_model import PresetModel
 from keras_vqvae2.models.preset_registry import register_presets
@@ -100,6 +101,30 @@ def test_trainable_is_kept_and_does_not_unfreeze(tmp_path):
     assert loaded.hidden.trainable
     assert not loaded.frozen.trainable
     assert TwoHeads.from_preset(tmp_path / "preset", trainable=False).trainable_weights == []
+
+
+def test_layers_that_were_frozen_by_themselves_are_so_again(tmp_path):
+    model = VQVAE2((16, 16, 3), hidden_units=8, residual_units=4)
+    fingerprint, count = model.fingerprint(), len(model.trainable_variables)
+    inner = model.get_layer("pixel_decoder")._layers[0]
+    for layer in [*model.layers, inner]:
+        layer.trainable = not layer.name.startswith(("encoder", "to_vectors", "quantizer", "cond"))
+    inner.trainable = False
+    model.compile(keras.optimizers.Adam(1e-2))
+    images = np.random.default_rng(0).uniform(size=(4, 16, 16, 3))
+    model.fit(images, verbose=0)
+    model.save(tmp_path / "run.keras")
+    model.save_to_preset(tmp_path / "preset")
+    again = keras.saving.load_model(tmp_path / "run.keras")
+    for loaded in (again, VQVAE2.from_preset(tmp_path / "preset")):
+        paths = [v.path for v in model.trainable_variables]
+        assert [v.path for v in loaded.trainable_variables] == paths
+        assert 0 < len(paths) < count
+    assert int(again.optimizer.iterations) == 1
+    again.fit(images, verbose=0)
+    assert again.fingerprint() == fingerprint
+    with pytest.raises(ValueError, match="list of paths. Received: frozen_layers='all'"):
+        VQVAE2.from_config({**model.get_config(), "frozen_layers": "all"})
 
 
 def test_fit_then_save_leaves_the_optimizer_out(tmp_path):

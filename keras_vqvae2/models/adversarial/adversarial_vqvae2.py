@@ -163,7 +163,9 @@ class AdversarialVQVAE2(GuardedModel):
     def get_compile_config(self) -> Config:
         optimizer, of_discriminator = self.optimizer.members.values()
         serialize = keras.saving.serialize_keras_object
+        given = self._compile_config.config
         return {
+            **{name: given[name] for name in ("run_eagerly", "steps_per_execution", "jit_compile")},
             "optimizer": serialize(optimizer),
             "discriminator_optimizer": serialize(of_discriminator),
         }

@@ -28,7 +28,13 @@ from keras_vqvae2.models.masked_transformer.masked_layers import Bias, CodeToken
 from keras_vqvae2.models.transformer.layout_map import get_layout_map
 from keras_vqvae2.models.transformer.transformer_layers import CodeConditioner, condition_map, grid
 from keras_vqvae2.models.transformer.transformer_prior import check_sizes, llama_units
-from keras_vqvae2.validation import check_integer, check_positive, check_share, first_batch
+from keras_vqvae2.validation import (
+    check_integer,
+    check_positive,
+    check_share,
+    first_batch,
+    weigh_examples,
+)
 
 PROGRESS = 2**12  # steps of a uniform number that become numbers of masked codes
 ORDERS = ("confidence", "halton")
@@ -330,9 +336,7 @@ class MaskedTransformerPrior(CodePrior):
         nats, uniform_nats = self._masked_nats(y_pred)
         nats = (1 - self.label_smoothing) * nats + self.label_smoothing * uniform_nats
         nats = ops.sum(nats, axis=(1, 2)) / float(self._mask_counts.mean())  # (B,)
-        if sample_weight is not None:
-            nats = nats * ops.cast(sample_weight, "float32")
-        return ops.mean(nats) + sum(self.losses)
+        return ops.mean(weigh_examples(nats, sample_weight)) + sum(self.losses)
 
     def _masked_nats(self, outputs):
         """`-log p` of the codes, and its mean over all codes; 0 where nothing is masked."""

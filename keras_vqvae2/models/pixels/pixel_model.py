@@ -23,10 +23,12 @@ from keras_vqvae2.validation import (
     SLICE,
     check_codes,
     check_integer,
+    check_numbers,
     check_positive,
     first_batch,
     is_arrays,
     labels_of_all,
+    weigh_examples,
 )
 
 LEVEL = "pixels"  # in place of a level's name in the key of random numbers
@@ -196,9 +198,7 @@ class PixelModel(PresetModel):
         """
         nats = self.distribution.nats(y_pred["values"], y_pred["parameters"])  # (B, H, W)
         nats = ops.mean(nats, axis=(1, 2)) / self.image_shape[-1]
-        if sample_weight is not None:
-            nats = nats * ops.cast(sample_weight, "float32")
-        return ops.mean(nats) + sum(self.losses)
+        return ops.mean(weigh_examples(nats, sample_weight)) + sum(self.losses)
 
     def update_step_metrics(
         self, x: TensorTree, outputs: TensorTree, loss: Tensor, weight: Tensor
@@ -214,14 +214,15 @@ class PixelModel(PresetModel):
     def _check_data(self, x, with_loss):
         batch, x = first_batch(x)
         if batch is not None:
-            self.check_batch(batch)
+            self.check_batch(batch, nan_passes=with_loss)
         return self._own(x) if is_arrays(x) else x
 
-    def check_batch(self, batch: TensorTree) -> None:
+    def check_batch(self, batch: TensorTree, nan_passes: bool = False) -> None:
         """Checks images, or a dict of images and labels.
 
         Args:
             batch: As for `fit`.
+            nan_passes: Whether pixels may be NaN: training counts and skips such a batch.
 
         Raises:
             ValueError: If labels are missing, or shape, dtype or range do not fit.
@@ -240,6 +241,8 @@ class PixelModel(PresetModel):
             )
         own = self._own(batch)
         self._check_pixels(own["image"])
+        if not nan_passes:
+            check_numbers(own["image"])
         if "label" in own:
             check_codes(own["label"], self.num_classes or 0, (), "'label'", what="labels")
         if "condition" in own:
@@ -416,8 +419,11 @@ class PixelModel(PresetModel):
                 f"Expected booleans of shape {shape[1:]} or {shape}. "
                 f"Received: mask of shape {mask.shape}, dtype {mask.dtype}"
             )
-        values = ops.convert_to_numpy(self._values(to_numpy(images))).astype("int32")
-        given = np.where(np.broadcast_to(mask, shape)[..., None], -1, values).astype("int32")
+        masked, images = np.broadcast_to(mask, shape)[..., None], to_numpy(images)
+        images = np.where(masked, np.zeros((), images.dtype), images)
+        check_numbers(images)
+        values = ops.convert_to_numpy(self._values(images)).astype("int32")
+        given = np.where(masked, -1, values).astype("int32")
         options = (temperature, top_k, top_p, seed, first_image, batch_size, verbose)
         return self._draw_images(given, labels, condition, *options)
 

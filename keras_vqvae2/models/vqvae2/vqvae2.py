@@ -38,6 +38,7 @@ from keras_vqvae2.validation import (
     check_positive,
     check_share,
     first_batch,
+    weigh_examples,
 )
 
 
@@ -338,9 +339,7 @@ class VQVAE2(PresetModel):
         error = sum(
             weight * terms[name] for name, (_, weight) in self.reconstruction_losses.items()
         )  # (batch,)
-        if sample_weight is not None:
-            error = error * ops.cast(sample_weight, "float32")
-        return ops.mean(error)
+        return ops.mean(weigh_examples(error, sample_weight))
 
     def compute_loss(
         self,
@@ -395,7 +394,7 @@ class VQVAE2(PresetModel):
         if isinstance(images, dict):
             raise ValueError(f"Expected images. Received: x, a dict with the keys {tuple(images)}")
         if images is not None:
-            check_images(images, self.image_shape[-1], self.downsampling, "x")
+            check_images(images, self.image_shape[-1], self.downsampling, "x", nan_passes=with_loss)
         for loss, _ in self.reconstruction_losses.values() if with_loss else ():
             if isinstance(loss, ReconstructionLoss):
                 loss.prepare()

@@ -147,6 +147,17 @@ def test_a_saved_run_goes_on_to_the_same_end(images, tmp_path):
         )
 
 
+def test_a_saved_run_keeps_how_its_steps_run(images, tmp_path):
+    model = make()
+    steps = 1 if keras.backend.backend() == "torch" else 2
+    options = {"run_eagerly": True, "steps_per_execution": steps, "jit_compile": False}
+    model.compile("adam", discriminator_optimizer="sgd", **options)
+    model.fit(images, batch_size=4, verbose=0)
+    model.save(tmp_path / "run.keras")
+    again = keras.models.load_model(tmp_path / "run.keras")
+    assert {name: getattr(again, name) for name in options} == options
+
+
 def test_its_preset_is_that_of_the_vqvae(images, tmp_path):
     model = make()
     model.fit(images, verbose=0)

@@ -47,6 +47,20 @@ def test_fit_starts_a_fresh_model_and_no_other(rng):
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_loader_of_pytorch_starts_from_as_many_images_as_an_array(rng):
+    torch = pytest.importorskip("torch")
+    images = rng.uniform(size=(4, 8, 8, 1)).round(1).astype("float32")
+    images[0] = 0.5
+    models = [PixelCNNPlusPlus((8, 8, 1), **SIZES, dropout=0.0) for _ in range(2)]
+    models[1].set_weights(models[0].get_weights())
+    pairs = torch.utils.data.TensorDataset(torch.from_numpy(images))
+    for model, data in zip(models, (torch.utils.data.DataLoader(pairs, batch_size=4), images)):
+        model.compile(keras.optimizers.SGD(0.0))
+        model.fit(data, verbose=0)
+    for a, b in zip(*(model.get_weights() for model in models)):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
 def test_black_images_do_not_blow_up_the_start():
     model = PixelCNNPlusPlus((8, 8, 3), **SIZES)
     parameters = model.start(np.zeros((4, 8, 8, 3), "uint8"))

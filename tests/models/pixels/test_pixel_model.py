@@ -226,6 +226,15 @@ def test_other_requests_are_refused(model, changes, message):
         model.generate(**{"num_images": 4, "labels": 0, "verbose": 0, **changes})
 
 
+def test_pixels_that_are_kept_are_numbers(model, data):
+    images = (data["image"] / np.float32(255)).copy()
+    images[1, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="NaN in 1 of 6 images"):
+        model.complete(images, np.zeros(SHAPE[:2], bool), labels=data["label"])
+    with pytest.raises(ValueError, match="NaN in 1 of 6 images"):
+        model.nats({"image": images, "label": data["label"]})
+
+
 def test_other_masks_are_refused(model, data):
     for mask in (np.zeros((8, 4), bool), np.zeros((4, 8))):
         with pytest.raises(ValueError, match="Expected booleans of shape"):
