@@ -10,9 +10,10 @@ distance, precision, recall, density and coverage of EfficientNet-Lite0's featur
 --classifier (examples/fit_classifier.py) the share of samples in which it finds the label that they
 were drawn for, beside that of the validation images. Other levels keep the generator's own
 settings: choose for one level, then for the next. --output receives
-`settings.md`, and `settings.jsonl`, from which the same command goes on after a kill. The setting
-that is chosen goes with the generator: examples/generate.py --save_preset with --temperature,
---top_p and --guidance_scale.
+`settings.md`, and `settings.jsonl`, from which the same command goes on after a kill. Further
+settings and levels join those that are there; another generator, seed, --validation or --classifier
+than theirs, by `settings.plan.json`, is refused. The setting that is chosen goes with the
+generator: examples/generate.py --save_preset with --temperature, --top_p and --guidance_scale.
 """
 
 import itertools
@@ -21,6 +22,7 @@ import json
 import command_line
 import image_sources
 import keras
+import output_plan
 from absl import flags
 from reports import markdown_table
 
@@ -43,6 +45,17 @@ def by_level(setting, levels):
     return {name: dict.fromkeys(levels, number) for name, number in setting.items()}
 
 
+def keep_plan(output, generator, classifier, rows):
+    """Refuses to measure anything with which the rows that are there were not measured."""
+    plan = output_plan.of_generator(generator)
+    plan |= {"seed": FLAGS.seed, "validation": output_plan.of_images(FLAGS.validation)}
+    found = any("label found" in row for row in rows)
+    if classifier or not found:
+        plan["classifier"] = output_plan.digest([classifier.weights]) if classifier else None
+    may_change = () if found else ["classifier"]
+    output_plan.keep(output / "settings.plan.json", plan, "settings.jsonl", may_change)
+
+
 def choose():
     output = command_line.folder_to_write("output")
     values = (
@@ -61,16 +74,6 @@ def choose():
     for setting in settings:
         generator.level_settings(**by_level(setting, levels))
     data = image_sources.check_classes(generator.label_names, "validation")
-    path = output / "settings.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    command_line.announce(
-        f"generator {FLAGS.preset}",
-        command_line.parts(generator),
-        data,
-        f"{len(settings)} settings of {', '.join(levels)}, as many images each; seed {FLAGS.seed}",
-        f"{output}, which holds {len(rows)} of them",
-    )
-    keras.utils.set_random_seed(FLAGS.seed)
     extractor = keras_vqvae2.features.efficientnet_lite0()
     classifier = None
     if FLAGS.classifier:
@@ -80,6 +83,17 @@ def choose():
                 f"Expected a classifier of {generator.class_names}. "
                 f"Received: one of {classifier.label_names}"
             )
+    path = output / "settings.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    keep_plan(output, generator, classifier, rows)
+    command_line.announce(
+        f"generator {FLAGS.preset}",
+        command_line.parts(generator),
+        data,
+        f"{len(settings)} settings of {', '.join(levels)}, as many images each; seed {FLAGS.seed}",
+        f"{output}, which holds {len(rows)} of them",
+    )
+    keras.utils.set_random_seed(FLAGS.seed)
     size = generator.vqvae.image_shape[:2]
     images, labels = image_sources.read_images(FLAGS.validation, size)
     reference = image_sources.read_features(extractor, images)

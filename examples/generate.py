@@ -11,9 +11,10 @@ From parts that were trained here, kept as one preset on the way:
 The data set --codes gives the classes their names. --temperature, --top_k, --top_p,
 --guidance_scale and --guidance_power become the saved generator's own settings.
 
---output receives image-NNNNNN.png, one a sample, and grid.png. Image i of a seed is always the
-same: after a kill the same command draws only what is missing, and several processes that share
---output draw a part each, in any order:
+--output receives image-NNNNNN.png, one a sample, grid.png, and images.plan.json, what they are made
+with: another generator, precision, setting, seed, class or number of images is refused there.
+Image i of a seed is always the same: after a kill the same command draws only what is missing, and
+several processes that share --output draw a part each, in any order:
 
     for worker in 0 1 2 3; do
         CUDA_VISIBLE_DEVICES=$worker python examples/generate.py --num_workers=4 \\
@@ -29,11 +30,14 @@ from pathlib import Path
 import command_line
 import keras
 import numpy as np
+import output_plan
 import reports
 from absl import flags
 
 import keras_vqvae2
 from keras_vqvae2.files import replacing
+
+PLAN, IMAGES = "images.plan.json", "image-*.png"
 
 FLAGS = flags.FLAGS
 command_line.define("preset", "output", "images_per_class", "seed", "batch_size", "precision")
@@ -133,6 +137,9 @@ def generate():
     each = FLAGS.images_per_class
     labels = np.repeat(classes, each) if generator.num_classes else None
     count = len(classes) * each
+    plan = output_plan.of_generator(generator)
+    plan |= {"seed": FLAGS.seed, "classes": names, "images_per_class": each}
+    output_plan.keep(output / PLAN, plan, IMAGES)
     paths = [output / f"image-{i:06d}.png" for i in range(count)]
     starts = range(0, count, FLAGS.batch_size)
     first, last = (
@@ -163,6 +170,8 @@ def generate():
             first_image=start,
             batch_size=FLAGS.batch_size,
         )
+        # Of workers that start together each may have found no images and written its own plan.
+        output_plan.keep(output / PLAN, plan, IMAGES)
         for path, image in zip(paths[part], images):
             with replacing(path) as temporary:
                 keras.utils.save_img(temporary, 255 * image, scale=False)

@@ -123,4 +123,10 @@ def _later_batches_of(batches):
 def _pair(batch):
     """Images and labels of what a source gives, as arrays."""
     parts = batch if isinstance(batch, (tuple, list)) else (batch, None)
-    return [None if part is None else np.asarray(part) for part in parts]
+    pixels, labels = (None if part is None else np.asarray(part) for part in parts)
+    if labels is not None and (labels.shape != pixels.shape[:1] or labels.dtype.kind not in "iu"):
+        raise ValueError(
+            f"Expected a label for each of the {len(pixels)} images of a batch, an integer. "
+            f"Received: labels of shape {labels.shape} and dtype {labels.dtype}"
+        )
+    return pixels, labels

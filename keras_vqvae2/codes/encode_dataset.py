@@ -86,8 +86,10 @@ def encode_dataset(
 
     Raises:
         ValueError: If another process is at the same work, the directory holds the codes of another
-            model or of other settings, or the source is empty, can be read only once, changes from
-            pass to pass, or has not `num_images` images; if files that are there are damaged.
+            model or of other settings (`flips`, passes, `shard_size`, names, number of images), or
+            the source is empty, can be read only once, changes from pass to pass, has not
+            `num_images` images, or labels that are not an integer an image; if files that are there
+            are damaged.
         OSError: If the disk is full.
 
     Example:
@@ -139,6 +141,7 @@ def _encode(
     settings = {
         "fingerprint": fingerprint,
         "flips": bool(flips),
+        "passes": source.plain_passes,
         "shard_size": int(shard_size),
         "class_names": None if class_names is None else list(class_names),
     }

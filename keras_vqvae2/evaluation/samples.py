@@ -12,6 +12,7 @@ from keras_vqvae2.features import FeatureExtractor
 from keras_vqvae2.hints import Tensor
 from keras_vqvae2.image_batches import to_numpy
 from keras_vqvae2.models.image_generator import HierarchicalImageGenerator
+from keras_vqvae2.models.rejection_sampling import candidate_labels, num_candidates
 from keras_vqvae2.validation import check_codes
 
 
@@ -75,8 +76,8 @@ def features_at_rates(
 ) -> dict[float, tuple[np.ndarray, np.ndarray]]:
     """Features of what `generate_best` keeps at each of several rates, from one set of candidates.
 
-    The candidates of a rate are the first of those of a lower one. Features and scores are held in
-    memory, pixels are not.
+    At every rate a label that is asked for `m` times has `ceil(m / rate)` candidates: the first of
+    those that it has at a lower one. Features and scores are held in memory, pixels are not.
 
     Args:
         generator: `HierarchicalImageGenerator` with classes.
@@ -121,7 +122,7 @@ def features_at_rates(
     if generator.num_classes is None:
         raise ValueError("Expected a generator with classes. Received: one without")
     labels = check_codes(labels, generator.num_classes, (), "labels", what="labels")
-    competing = np.resize(labels, math.ceil(len(labels) / min(rates)))
+    competing = candidate_labels(labels, min(rates))
     batches = generator.generate_batches(
         len(competing), competing, seed=seed, batch_size=batch_size, verbose=0
     )
@@ -131,10 +132,9 @@ def features_at_rates(
     scores = classifier.classify(features)[np.arange(len(competing)), competing]
     kept = {}
     for rate in rates:
-        among = competing[: math.ceil(len(labels) / rate)]
         places = []
         for label, count in zip(*np.unique(labels, return_counts=True)):
-            of_label = np.flatnonzero(among == label)
+            of_label = np.flatnonzero(competing == label)[: num_candidates(count, rate)]
             places.append(of_label[np.argsort(-scores[of_label], kind="stable")[:count]])
         stays = np.sort(np.concatenate(places))
         kept[rate] = features[stays], competing[stays]

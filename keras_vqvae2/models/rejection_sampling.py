@@ -147,6 +147,32 @@ def rejection_sample(
     return best.result()
 
 
+def num_candidates(count: int, acceptance_rate: float) -> int:
+    """How many candidates a label has of which `count` images stay."""
+    return math.ceil(count / acceptance_rate - 1e-6)
+
+
+def candidate_labels(labels: np.ndarray, acceptance_rate: float) -> np.ndarray:
+    """Labels of all candidates, in the order in which they are drawn.
+
+    Args:
+        labels: Integers of shape `(N,)`: the labels of the images to keep. They are gone through
+            again and again, past those that have their `num_candidates`.
+        acceptance_rate: Float in `(0, 1]`.
+
+    Returns:
+        Integers of shape `(candidates,)`.
+    """
+    keep = collections.Counter(labels.tolist())
+    wanted = {label: num_candidates(m, acceptance_rate) for label, m in keep.items()}
+    rounds = max(math.ceil(wanted[label] / m) for label, m in keep.items())
+    competing = np.tile(labels, rounds)
+    stays = np.zeros(len(competing), bool)
+    for label, count in wanted.items():
+        stays[np.flatnonzero(competing == label)[:count]] = True
+    return competing[stays]
+
+
 def best_of_drawn(
     draw, labels, acceptance_rate, classifier, class_indices, image_shape, batch_size, verbose
 ):
@@ -154,10 +180,8 @@ def best_of_drawn(
 
     Args:
         draw: Function of labels and the number of the first candidate that makes float32 images.
-        labels: int32, shape `(N,)`: the labels of the images to return. A label that is asked for
-            `m` times gets `ceil(m / acceptance_rate)` candidates; `labels` is gone through again
-            and again, past the labels that have theirs.
-        acceptance_rate: Float in `(0, 1]`.
+        labels: int32, shape `(N,)`: the labels of the images to return.
+        acceptance_rate: Float in `(0, 1]`; see `candidate_labels`.
         classifier: As in `rejection_sample`.
         class_indices: As in `rejection_sample`.
         image_shape: `(height, width, channels)`.
@@ -172,7 +196,7 @@ def best_of_drawn(
     """
     _check_rate(acceptance_rate)
     keep = collections.Counter(labels.tolist())
-    competing = _candidate_labels(labels, keep, acceptance_rate)
+    competing = candidate_labels(labels, acceptance_rate)
     size = min(batch_size, len(competing))
     # A grey batch tells how many outputs there are, and that they are probabilities.
     width = _probabilities(classifier, np.full((size, *image_shape), 0.5, "float32")).shape[1]
@@ -195,17 +219,6 @@ def best_of_drawn(
 def _check_rate(acceptance_rate):
     if not 0 < acceptance_rate <= 1:
         raise ValueError(f"Expected a rate in (0, 1]. Received: acceptance_rate={acceptance_rate}")
-
-
-def _candidate_labels(labels, keep, acceptance_rate):
-    """int32 labels of all candidates, in the order in which they are drawn."""
-    wanted = {label: math.ceil(m / acceptance_rate - 1e-6) for label, m in keep.items()}
-    rounds = max(math.ceil(wanted[label] / m) for label, m in keep.items())
-    competing = np.tile(labels, rounds)
-    stays = np.zeros(len(competing), bool)
-    for label, count in wanted.items():
-        stays[np.flatnonzero(competing == label)[:count]] = True
-    return competing[stays]
 
 
 def _run(best, candidates, classifier, class_indices):

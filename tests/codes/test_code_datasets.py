@@ -235,6 +235,47 @@ def test_workers_agree_on_settings_and_number(vqvae, images, tmp_path):
         encode_dataset(vqvae, late, path, worker=1, num_images=8, **arguments)
 
 
+def test_another_number_of_passes_is_another_split(vqvae, images, tmp_path):
+    def as_is(start_step):
+        return iter([images[:8], images[8:]][start_step:])
+
+    def negative(start_step):
+        return (255 - batch for batch in as_is(start_step))
+
+    encode_dataset(vqvae, [as_is], tmp_path, verbose=0)
+    before = files(tmp_path)
+    with pytest.raises(ValueError, match="Expected passes=1, with which .* Received: passes=2"):
+        encode_dataset(vqvae, [as_is, negative], tmp_path, verbose=0)
+    encode_dataset(vqvae, as_is, tmp_path, verbose=0)
+    assert files(tmp_path) == before
+    # Settings of before this was among them.
+    path = tmp_path / "train.encoding.json"
+    settings = json.loads(path.read_text())
+    del settings["passes"]
+    path.write_text(json.dumps(settings))
+    encode_dataset(vqvae, as_is, tmp_path, verbose=0)
+    assert len(list(codes_from_tfds(tmp_path, 1, vqvae=vqvae))) == 11
+
+
+@pytest.mark.parametrize(
+    "labels, received",
+    [
+        ([0.0, 1.0, 0.5, np.nan], r"shape \(4,\) and dtype float64"),
+        ([[0], [1], [0], [1]], r"shape \(4, 1\) and dtype int64"),
+        ([0, 1, 0], r"shape \(3,\) and dtype int64"),
+        (1, r"shape \(\) and dtype int64"),
+    ],
+)
+@pytest.mark.parametrize("batch", [0, 1])
+def test_labels_that_are_no_integers_are_refused(vqvae, images, tmp_path, batch, labels, received):
+    batches = [[images[:4], np.arange(4)], [images[4:8], np.arange(4)]]
+    batches[batch][1] = labels
+    message = f"a label for each of the 4 images of a batch, an integer. Received: .* {received}"
+    with pytest.raises(ValueError, match=message):
+        encode_dataset(vqvae, [*map(tuple, batches)], tmp_path, verbose=0)
+    assert not list(tmp_path.glob("train.array_record*"))
+
+
 def test_shuffled_epochs_are_permutations_and_resume_exactly(vqvae, images, tmp_path):
     encode_dataset(vqvae, source(images), tmp_path, verbose=0)
     options = {"shuffle": True, "repeat": True, "seed": 3}

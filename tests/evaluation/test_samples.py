@@ -6,6 +6,7 @@ import pytest
 from keras_vqvae2 import VQVAE2, HierarchicalImageGenerator, PixelSnailPrior, metrics
 from keras_vqvae2.evaluation import LabelClassifier, evaluate_samples, features_at_rates
 from keras_vqvae2.features import FeatureExtractor
+from keras_vqvae2.models.rejection_sampling import candidate_labels
 
 
 def colours(images):
@@ -58,6 +59,24 @@ def test_what_is_kept_is_what_generate_best_keeps(generator, classifier):
         np.testing.assert_array_equal(of, best.labels[order])
         np.testing.assert_allclose(features, colours(best.images[order]), atol=1e-5)
     assert not np.allclose(kept[1][0], kept[0.25][0])
+
+
+def test_every_label_has_its_share_of_candidates(generator, classifier):
+    """Where labels are sorted and 1 / rate is not whole."""
+    labels = np.repeat([0, 2], 10)
+    kept = features_at_rates(generator, classifier, labels, [0.7, 0.4], seed=3, verbose=0)
+    best = generator.generate_best(20, classifier, 0.4, labels, seed=3, verbose=0)
+    assert best.candidates == {0: 25, 2: 25}
+    order = np.argsort(best.numbers)
+    np.testing.assert_allclose(kept[0.4][0], colours(best.images[order]), atol=1e-5)
+    competing = candidate_labels(labels, 0.4)
+    images = generator.generate(50, competing, seed=3, verbose=0)
+    scores, stays = classifier(images)[np.arange(50), competing], []
+    for label in (0, 2):
+        first = np.flatnonzero(competing == label)[:15]  # ceil(10 / 0.7)
+        stays += sorted(first, key=lambda i: -scores[i])[:10]
+    np.testing.assert_allclose(kept[0.7][0], colours(images[np.sort(stays)]), atol=1e-5)
+    np.testing.assert_array_equal(kept[0.7][1], competing[np.sort(stays)])
 
 
 def test_what_does_not_fit_is_refused(generator, classifier):

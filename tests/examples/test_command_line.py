@@ -247,7 +247,7 @@ def test_ctrl_c_keeps_what_is_drawn_and_the_same_command_goes_on(
     assert done.code == 130
     assert done.err.endswith("\ngenerate: interrupted. The same command goes on.\n")
     names = [path.name for path in sorted((tmp_path / "samples").iterdir())]
-    assert names == ["image-000000.png", "image-000001.png"]
+    assert names == ["image-000000.png", "image-000001.png", "images.plan.json"]
     assert call("generate", *flags).code == 0 and starts == [0, 2, 2]
     assert (tmp_path / "samples" / "grid.png").exists()
 
