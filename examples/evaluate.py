@@ -5,8 +5,8 @@
         --validation=clothing/test --output=runs/clothing_64_card
 
 --train and --validation are folders with a folder a class, as at training. --sections chooses what
-is measured; sections that --output holds of the same preset stay. It receives `metrics.json`,
-`tables.md` with the same numbers as the card shows them, and pictures:
+is measured; sections that --output holds of the same weights, images and seed stay. It receives
+`metrics.json`, `tables.md` with the same numbers as the card shows them, and pictures:
 
 reconstruction  PSNR, SSIM, LPIPS, codebook usage of the validation images; `reconstructions.png`
                 (of bundled photographs)
@@ -38,6 +38,7 @@ import command_line
 import image_sources
 import keras
 import numpy as np
+import output_plan
 from absl import flags
 from image_sources import read_features, read_images
 from reports import labels_of_rows, markdown_table, save_grid
@@ -226,12 +227,19 @@ def tables(measured):
     return "\n".join(parts)
 
 
-def measured_before(output):
-    """What `output` holds of the same preset."""
+def measured_before(output, generator):
+    """What `output` holds of the same generator, images and seed."""
+    measured_with = {
+        "generator": output_plan.of_generator(generator) if generator else FLAGS.images,
+        "seed": FLAGS.seed,
+        "train": output_plan.of_images(FLAGS.train),
+        "validation": output_plan.of_images(FLAGS.validation),
+    }
     path = output / "metrics.json"
     before = json.loads(path.read_text()) if path.exists() else {}
-    same = before and before["preset"] == FLAGS.preset
-    return before if same else {"preset": FLAGS.preset, "seconds": {}}
+    same = before.get("preset") == FLAGS.preset and before.get("measured_with") == measured_with
+    empty = {"preset": FLAGS.preset, "measured_with": measured_with, "seconds": {}}
+    return before if same else empty
 
 
 def evaluate():
@@ -267,7 +275,7 @@ def evaluate():
     extractor = None
     if "samples" in sections:
         extractor = EXTRACTORS[FLAGS.features](FLAGS.feature_weights)
-    measured = measured_before(output)
+    measured = measured_before(output, generator)
     kept = ", ".join(name for name in SECTIONS if name in measured and name not in sections)
     command_line.announce(
         f"generator {FLAGS.preset}" if generator else f"none, the images of {FLAGS.images}",

@@ -84,11 +84,9 @@ def test_reconstructions_priors_and_nearest_images(folder, measure):
 
 @FEW
 def test_samples_with_and_without_rejection_and_a_folder_of_images(folder, measure):
-    (folder / "card").mkdir()
-    before = {"preset": f"{folder}/generator", "seconds": {}, "nearest": {"samples": 0.5}}
-    (folder / "card" / "metrics.json").write_text(json.dumps(before))
+    earlier = measure(f"--preset={folder}/generator", "--sections=nearest")
     metrics = measure(f"--preset={folder}/generator", "--sections=samples")
-    assert metrics["nearest"] == {"samples": 0.5}  # measured by an earlier run, and kept
+    assert metrics["nearest"] == earlier["nearest"]  # measured by an earlier run, and kept
     assert metrics["samples"]["images"] == metrics["samples"]["real_images"] == 6
     rows = metrics["samples"]["rows"]
     names = ["training images", "reconstructions", "samples, rate 1", "samples, rate 0.5"]
@@ -99,6 +97,11 @@ def test_samples_with_and_without_rejection_and_a_folder_of_images(folder, measu
     assert rows[names[3]]["label found"] >= rows[names[2]]["label found"]
     check_pictures(folder, rates=2, best=2)
     assert len(list((folder / "cache").iterdir())) == 2
+
+    # What another seed measured does not join it.
+    assert "samples" not in measure(
+        f"--preset={folder}/generator", "--sections=reconstruction", "--seed=1"
+    )
 
     # A folder of images is compared in the same way, with the features that are there.
     metrics = measure(f"--images={folder}/train", "--image_size=32")
