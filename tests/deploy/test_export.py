@@ -141,7 +141,7 @@ QUANTIZERS = {
 
 @pytest.mark.slow
 @pytest.mark.compiled
-@pytest.mark.parametrize("format", [name for name in FORMATS if name != "tf_saved_model"])
+@pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("name", QUANTIZERS)
 def test_other_quantizers(name, format, tmp_path):
     sizes = {"hidden_units": 8, "residual_units": 4, "residual_blocks": 0}
