@@ -5,9 +5,9 @@
     python benchmarks/codec.py --preset=imagenette_128 --data=folder/of/photographs
 
 Without --data the bundled photographs are coded. Each codec codes each image by itself; the numbers
-are means over images. JPEG (optimised tables) and WebP (method 6) are Pillow's at the quality, from
-1 to 100, whose mean size is nearest to that of the coded codes, and at the lowest quality there is.
-Bytes are those of a file of each image, headers included.
+are means over images. JPEG (optimised tables) and WebP (method 6) are Pillow's at the lowest
+quality there is, and at those, from 1 to 100, whose mean size, PSNR and LPIPS are nearest to those
+of the codes. Bytes are those of a file of each image, headers included.
 """
 
 import io
@@ -47,24 +47,43 @@ def pillow(images, format, **options):
     return sizes, np.stack(back) / np.float32(255)
 
 
-def nearest_quality(images, format, size, **options):
-    """The quality whose mean size is nearest to `size`."""
-    found = {}
-    for quality in range(1, 101):
-        found[quality] = np.mean(pillow(images, format, quality=quality, **options)[0])
-        if found[quality] > 2 * size and quality > 1:
-            break
-    return min(found, key=lambda quality: abs(found[quality] - size))
-
-
-def row(name, images, sizes, back, lpips):
+def measured(images, sizes, back, distance):
+    """Means over images: bytes, PSNR and, with a distance, LPIPS."""
     errors = np.square(images / 255 - back).mean(axis=(1, 2, 3))
-    cells = [f"{np.mean(sizes):,.0f}", f"{8 * np.mean(sizes) / np.prod(images.shape[1:3]):.3f}"]
-    cells.append(f"{np.mean(-10 * np.log10(errors)):.2f}")
-    if lpips is not None:
-        distances = lpips(images / np.float32(255), back.astype("float32"))
-        cells.append(f"{float(np.mean(distances)):.3f}")
-    return [name, *cells]
+    means = {"bytes": float(np.mean(sizes)), "PSNR": float(np.mean(-10 * np.log10(errors)))}
+    if distance is not None:
+        distances = distance(images / np.float32(255), back.astype("float32"))
+        means["LPIPS"] = float(np.mean(distances))
+    return means
+
+
+def qualities_beside(images, format, options, distance, codes):
+    """Dict from quality to what it measures: the lowest, and those nearest to rows of `codes`."""
+    tried = {}
+    for quality in range(1, 101):
+        tried[quality] = measured(
+            images, *pillow(images, format, quality=quality, **options), distance
+        )
+        larger = all(tried[quality]["bytes"] > 1.5 * row["bytes"] for row in codes)
+        better = all(
+            tried[quality]["PSNR"] > row["PSNR"] + 0.5
+            and tried[quality].get("LPIPS", 0) <= 0.9 * row.get("LPIPS", 0)
+            for row in codes
+        )
+        if larger and better:
+            break
+    nearest = {
+        min(tried, key=lambda quality: abs(tried[quality][name] - row[name]))
+        for row in codes
+        for name in row
+    }
+    return {quality: tried[quality] for quality in sorted({1, *nearest})}
+
+
+def cells(name, means, shape):
+    bits = 8 * means["bytes"] / np.prod(shape)
+    numbers = [f"{means['bytes']:,.0f}", f"{bits:.3f}", f"{means['PSNR']:.2f}"]
+    return [name, *numbers, *([f"{means['LPIPS']:.3f}"] if "LPIPS" in means else [])]
 
 
 def main(arguments):
@@ -83,29 +102,25 @@ def main(arguments):
             parts = [lpips(a[i : i + 16], b[i : i + 16]) for i in range(0, len(a), 16)]
             return np.concatenate([keras.ops.convert_to_numpy(part) for part in parts])
 
-    rows, sizes = [], {}
+    shape, rows, codes = images.shape[1:3], [], []
     for name, model, header in (
         ("packed", generator.vqvae, 21),
         ("by priors", generator, 30),
     ):
         # One file for all, which is faster; each by itself has a header of its own.
         data = compress(model, images)
-        sizes[name] = (len(data) - header) / len(images) + header
-        back = decompress(model, data)
-        rows.append(row(f"VQVAE2, codes {name}", images, sizes[name], back, distance))
+        size = (len(data) - header) / len(images) + header
+        codes.append(measured(images, size, decompress(model, data), distance))
+        rows.append(cells(f"VQVAE2, codes {name}", codes[-1], shape))
     for format, options in (("JPEG", {"optimize": True}), ("WEBP", {"method": 6})):
         if format == "WEBP" and not features.check("webp"):
             continue
-        qualities = {1: "lowest"}
-        for name, size in sizes.items():
-            qualities[nearest_quality(images, format, size, **options)] = f"nearest to {name}"
-        for quality in sorted(qualities):
-            lengths, back = pillow(images, format, quality=quality, **options)
-            rows.append(row(f"{format} of quality {quality}", images, lengths, back, distance))
+        beside = qualities_beside(images, format, options, distance, codes)
+        rows += [cells(f"{format} of quality {q}", means, shape) for q, means in beside.items()]
     columns = ["codec", "bytes", "bits a pixel", "PSNR", *(["LPIPS"] if distance else [])]
     print(measure.markdown_table(columns, rows))
-    shape = "x".join(map(str, images.shape[1:3]))
-    print(f"\n{len(images)} images of {shape}, preset {FLAGS.preset}. {measure.environment()}")
+    size = "x".join(map(str, shape))
+    print(f"\n{len(images)} images of {size}, preset {FLAGS.preset}. {measure.environment()}")
 
 
 if __name__ == "__main__":
