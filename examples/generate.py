@@ -45,7 +45,7 @@ command_line.define("num_workers", "worker", "codes", "register")
 flags.DEFINE_string("vqvae", None, "In place of --preset: the preset of a VQVAE2, and")
 flags.DEFINE_list("priors", None, "the presets of its priors.")
 flags.DEFINE_string("save_preset", None, "Directory to save the generator in, priors in float16.")
-flags.DEFINE_list("classes", None, "Names or numbers of classes; all of them by default.")
+flags.DEFINE_list("classes", None, "Names of classes, or else numbers; all by default.")
 for option, what in (
     ("temperature", "Divides the logits"),
     ("top_k", "Only the k most probable codes"),
@@ -111,8 +111,8 @@ def numbers(name, kind):
 def chosen_classes(generator):
     """The numbers of --classes, and the names of their rows."""
     _, there = reports.labels_of_rows(generator, 1)
-    numbers = {name: i for i, name in enumerate(there)}
-    numbers |= {str(i): i for i in range(len(there))}
+    numbers = {str(i): i for i in range(len(there))}
+    numbers |= {name: i for i, name in enumerate(there)}
     unknown = [text for text in FLAGS.classes or () if text not in numbers]
     if unknown:
         raise ValueError(f"Expected classes of {there}. Received: --classes={','.join(unknown)}")
@@ -174,7 +174,7 @@ def generate():
         output_plan.keep(output / PLAN, plan, IMAGES)
         for path, image in zip(paths[part], images):
             with replacing(path) as temporary:
-                keras.utils.save_img(temporary, 255 * image, scale=False)
+                keras.utils.save_img(temporary, np.rint(255 * image), scale=False)
     if not all(path.exists() for path in paths):
         print(f"Wrote part {FLAGS.worker} of {count} images in {output}.")
         return

@@ -283,8 +283,7 @@ def callbacks(output, epoch, step, parallel):
         return [checkpoint]
     for folder in (output, output / "pictures"):
         clear_unfinished(folder / "*")
-    _forget_unfinished_epochs(output / "log.csv", epoch)
-    return [keras.callbacks.CSVLogger(output / "log.csv", append=epoch > 0), checkpoint]
+    return [EpochLog(output / "log.csv", epoch), checkpoint]
 
 
 def jit_compile(recipe, default="auto"):
@@ -297,6 +296,32 @@ def jit_compile(recipe, default="auto"):
         return FLAGS.xla
     is_tensorflow = keras.backend.backend() == "tensorflow"
     return recipe.get("jit_compile", default) if is_tensorflow else "auto"
+
+
+class EpochLog(keras.callbacks.Callback):
+    """Keeps what epochs logged: a row each, with NA for what others have and it has not.
+
+    Args:
+        path: The CSV file. Rows of later epochs, whose checkpoint a kill prevented, are dropped.
+        epoch: Finished epochs.
+    """
+
+    def __init__(self, path, epoch):
+        super().__init__()
+        self.path, self.rows = path, []
+        if path.exists():
+            with open(path, newline="") as file:
+                rows = list(csv.DictReader(file))
+            rows = [row for row in rows if None not in [*row, *row.values()]]  # not one cut off
+            self.rows = [r for r in rows if r["epoch"].isdigit() and int(r["epoch"]) < epoch]
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.rows.append({"epoch": epoch, **{name: float(x) for name, x in logs.items()}})
+        names = ["epoch", *sorted({name for row in self.rows for name in row} - {"epoch"})]
+        with replacing(self.path) as temporary, open(temporary, "w", newline="") as file:
+            writer = csv.DictWriter(file, names, restval="NA")
+            writer.writeheader()
+            writer.writerows(self.rows)
 
 
 class Curves(keras.callbacks.Callback):
@@ -319,13 +344,14 @@ class Curves(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         with open(self.output / "log.csv", newline="") as file:
             rows = list(csv.DictReader(file))
-        steps = [self.recipe["steps_per_epoch"] * (int(row["epoch"]) + 1) for row in rows]
-        names = {self.metric: "training", f"val_{self.metric}": "validation"}
-        curves = {
-            label: (steps, [float(row[name]) for row in rows])
-            for name, label in names.items()
-            if rows[0].get(name, "NA") != "NA"  # without validation
-        }
+        size = self.recipe["steps_per_epoch"]
+        steps = [size * (int(row["epoch"]) + 1) for row in rows]
+        curves = {}
+        for name, label in {self.metric: "training", f"val_{self.metric}": "validation"}.items():
+            there = [row for row in rows if row.get(name, "NA") != "NA"]  # without validation none
+            if there:
+                places = [size * (int(row["epoch"]) + 1) for row in there]
+                curves[label] = (places, [float(row[name]) for row in there])
         for label, value in self.levels.items():
             curves[label] = (steps, [value] * len(steps))
         save_curves(curves, self.output / "log.png", "steps", self.unit, self.title)
@@ -379,21 +405,3 @@ def committing(callbacks):
     """The callbacks, and behind them what makes the files of an epoch count together."""
     kind = keras_vqvae2.callbacks.TrainingCheckpoint
     return [*callbacks, next(c for c in callbacks if isinstance(c, kind)).commit]
-
-
-def _forget_unfinished_epochs(log, epoch):
-    """Drops the rows of epochs that a kill separated from their checkpoint."""
-    if not log.exists():
-        return
-    with open(log, newline="") as file:
-        reader = csv.DictReader(file)
-        rows = [row for row in reader if None not in row.values()]  # a row that was cut off
-        rows = [row for row in rows if row["epoch"].isdigit() and int(row["epoch"]) < epoch]
-        names = reader.fieldnames
-    if not names:  # killed in its first epoch
-        log.unlink()
-        return
-    with replacing(log) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(rows)

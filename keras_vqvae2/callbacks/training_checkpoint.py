@@ -115,6 +115,13 @@ class TrainingCheckpoint(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         self._epoch = epoch
+        newest = _checkpoints(self.directory)[-1:]
+        if newest and _place(newest[0]) > (epoch, self.first_step):
+            raise ValueError(
+                f"Expected no checkpoint of later epochs than the {epoch} of this run, or what "
+                "TrainingCheckpoint.restore returns of it. "
+                f"Received: {newest[0]}, of another run; choose another folder, or remove it"
+            )
         if self.first_step and not self._several:
             path = self.directory / f"checkpoint-{epoch}-{self.first_step}.keras"
             _restore_arrays(path, _METRICS, self.model.metrics_variables)

@@ -87,6 +87,7 @@ def encode_dataset(
     Raises:
         ValueError: If another process is at the same work, the directory holds the codes of another
             model or of other settings (`flips`, passes, `shard_size`, names, number of images), or
+            other splits have another size of maps, labels or names, or
             the source is empty, can be read only once, changes from pass to pass, has not
             `num_images` images, or labels that are not an integer an image; if files that are there
             are damaged.
@@ -147,6 +148,9 @@ def _encode(
     }
     if source.num_images is not None:
         settings["num_examples"] = source.num_examples
+    size, has_labels = source.pixels.shape[1:], source.labels is not None
+    features = _features(tfds, vqvae, size[:2], has_labels, class_names)
+    _check_features(directory, features)
     settings_path = directory / f"{split}.{SETTINGS_FILE}"
     keep_plan(settings_path, settings)
 
@@ -160,8 +164,6 @@ def _encode(
     _clear(directory, split, own, STALE if num_workers > 1 else 0)
     if split in _finished_splits(directory, fingerprint):
         return directory
-    size, has_labels = source.pixels.shape[1:], source.labels is not None
-    features = _features(tfds, vqvae, size[:2], has_labels, class_names)
     index = own.start
     while index in own and shard(index).exists():
         index += 1
@@ -269,6 +271,25 @@ def _features(tfds, vqvae, image_size, has_labels, class_names):
         if class_names is not None:
             features["label"] = tfds.features.ClassLabel(names=list(class_names))
     return tfds.features.FeaturesDict(features)
+
+
+def _check_features(directory, features):
+    """Refuses examples of another kind than those of the splits that are there."""
+    if not (directory / INFO_FILE).exists():
+        return
+    there, given = map(_kinds, (open_code_dataset(directory).info.features, features))
+    for name in sorted({*there, *given}):
+        if there.get(name) != given.get(name):
+            raise ValueError(
+                f"Expected examples like those of the splits that are there, with {name!r}: "
+                f"{there.get(name, 'none')}. Received: {given.get(name, 'none')}. Of folders an "
+                "empty one keeps a class its label"
+            )
+
+
+def _kinds(features):
+    """Dict from name to the names of classes, or else the shape, of each feature."""
+    return {name: getattr(f, "names", None) or f.shape for name, f in features.items()}
 
 
 def smallest_integer(num_embeddings: int) -> type[np.generic]:

@@ -56,12 +56,15 @@ def images_from_arrays(
     numbers = np.zeros(len(images), "int32") if labels is None else np.asarray(labels, "int32")
     height, width = options.scaled_size(*images.shape[1:3])
     channels = images.shape[-1]
+    kept = options.kept_size(*images.shape[1:3])
+    top, left = (images.shape[1] - kept[0]) // 2, (images.shape[2] - kept[1]) // 2
+    middle = images[:, top : top + kept[0], left : left + kept[1]]  # of very long images
 
     def read(position, place):
         # Not a constant of the graph, which may not exceed 2 GiB.
-        image = tf.numpy_function(lambda i: images[i], [place], images.dtype, stateful=False)
-        image = tf.ensure_shape(image, images.shape[1:])
-        if (height, width) != images.shape[1:3]:
+        image = tf.numpy_function(lambda i: middle[i], [place], images.dtype, stateful=False)
+        image = tf.ensure_shape(image, middle.shape[1:])
+        if (height, width) != kept:
             image = tf.image.convert_image_dtype(image, tf.float32)
             image = tf.image.resize(image, (height, width), "lanczos3", antialias=True)
             image = tf.ensure_shape(tf.clip_by_value(image, 0.0, 1.0), (height, width, channels))

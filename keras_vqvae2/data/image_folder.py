@@ -56,8 +56,9 @@ def images_from_folder(
 
     A file that does not decode is left out; one warning a run, after the first pass over the data,
     counts them and names them (the first five); another follows if there are more after a later
-    pass. A folder of which no file decodes, or none any more, is an error. With several processes,
-    which must get as many batches each, and with Grain, the next file that decodes takes its place.
+    pass. A folder of which no file decodes, or none any more, is an error. With `repeat`, with several
+    processes, which must get as many batches each, and with Grain, the next file that decodes takes
+    its place.
 
     Args:
         directory: The folder.
@@ -72,8 +73,8 @@ def images_from_folder(
             directly below `directory`, numbered in the order of `class_names`), `shuffle`,
             `seed`, `repeat`, `reshuffle`, `start_step`, `resize`, `crop`, `flip`, `augment`,
             `drop_remainder`, `num_processes`, `process_index`. With `start_step=k` a run goes on
-            exactly where one that stopped after `k` batches was; where files are left out, their
-            positions are skipped too.
+            exactly where one that stopped after `k` batches was, with `repeat` over files that do
+            not decode too.
 
     Returns:
         `tf.data.Dataset` or `grain.IterDataset` of float32 images in `[0, 1]`, shape
@@ -112,7 +113,9 @@ def images_from_folder(
         raise ValueError(f"Expected labels=True beside class_names. Received: {class_names=}")
     labels = _labels(directory, files, class_names) if options.labels else [0] * len(files)
     labels = np.array(labels, "int32")
-    reader = _Reader(files, options, replace=engine == "grain" or options.num_processes > 1)
+    # Batches are where they would be, for who counts them: processes, and runs that go on.
+    replace = engine == "grain" or options.num_processes > 1 or options.repeat
+    reader = _Reader(files, options, replace)
     reader.require_one_good_file()
     if engine == "grain":
 
@@ -353,6 +356,10 @@ def decode(file: FilePath, options: Options) -> np.ndarray:
         ImageOps.exif_transpose(image, in_place=True)
         height, width = image.height, image.width
         size = options.scaled_size(height, width)
+        kept = options.kept_size(height, width)
+        if kept != (height, width):
+            top, left = (height - kept[0]) // 2, (width - kept[1]) // 2
+            image = image.crop((left, top, left + kept[1], top + kept[0]))
         if image.mode.startswith("I;16"):
             bits = getattr(image, "tag_v2", {}).get(258, (16,))[0]  # of TIFF: 12 or 16
             image = Image.fromarray((np.asarray(image) >> (bits - 8)).astype("uint8"))
@@ -362,18 +369,14 @@ def decode(file: FilePath, options: Options) -> np.ndarray:
         mode = "RGBA" if transparent else "RGB"
         if image.mode in ("1", "P", "PA") or "transparency" in image.info:
             image = image.convert(mode)
-        factor = int(height / size[0] / 2)
-        if height * width > LARGE and factor > 1:  # before it is copied
+        factor = int(kept[0] / size[0] / 2)
+        if kept[0] * kept[1] > LARGE and factor > 1:  # before it is copied
             image = image.reduce(factor)
         if image.mode != mode:
             image = image.convert(mode)
         if transparent:
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
             image = image.convert("RGB")
-    kept = options.kept_size(height, width)
-    if kept != (height, width):
-        top, left = (height - kept[0]) // 2, (width - kept[1]) // 2
-        image = image.crop((left, top, left + kept[1], top + kept[0]))
     if size != (image.height, image.width):
         image = image.resize(size[::-1], Image.Resampling.LANCZOS)
     return np.asarray(image)

@@ -197,8 +197,9 @@ def positions(count: int, options: Options) -> Dataset:
         numbers = tf.data.Dataset.range(start, stop)
         return numbers.map(lambda number: item(epoch * count, number))
 
-    size = tf.data.experimental.assert_cardinality(max(0, stop - start))
-    return epochs(options).flat_map(items).apply(size)
+    size = tf.data.INFINITE_CARDINALITY if options.repeat else max(0, stop - start)
+    items_of_all = epochs(options).flat_map(items)
+    return items_of_all.apply(tf.data.experimental.assert_cardinality(size))
 
 
 def finish(examples: Dataset, options: Options) -> Dataset:

@@ -1,4 +1,5 @@
 import functools
+import os
 from typing import Any
 
 import keras
@@ -79,7 +80,7 @@ class LPIPSDistance(ReconstructionLoss):
         if dtype not in ("float32", "bfloat16"):
             raise ValueError(f"Expected 'float32' or 'bfloat16'. Received: dtype={dtype!r}")
         self.network = network
-        self.weights = weights
+        self.weights = None if weights is None else os.fspath(weights)
         self.dtype = dtype
 
     @functools.cached_property

@@ -1,3 +1,4 @@
+import os
 from typing import Any
 
 import keras
@@ -44,7 +45,7 @@ class LPIPS(keras.metrics.Metric):
         super().__init__(name=name, **kwargs)
         self._direction = "down"  # for EarlyStopping and the like
         self.network = network
-        self.weights_path = weights
+        self.weights_path = None if weights is None else os.fspath(weights)
         self.distance = LPIPSDistance(network, weights)
         self.distance.prepare()
         self.mean = keras.metrics.Mean(dtype="float32")

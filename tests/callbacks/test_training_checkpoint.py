@@ -98,6 +98,21 @@ def test_who_writes_next_clears_what_a_kill_left(rng, tmp_path):
     assert names == [".of-someone-else", "checkpoint-1.keras"]
 
 
+def test_a_folder_with_checkpoints_of_another_run_is_refused(rng, tmp_path):
+    def fit(**options):
+        model = VQVAE2((16, 16, 3), hidden_units=8, residual_units=4)
+        model.compile("adam")
+        images = rng.uniform(size=(2, 16, 16, 3))
+        model.fit(images, callbacks=[TrainingCheckpoint(tmp_path)], verbose=0, **options)
+
+    fit(epochs=2)
+    with pytest.raises(ValueError, match="than the 0 of this run.*Received: .*checkpoint-2.keras"):
+        fit(epochs=1)
+    assert [path.name for path in tmp_path.glob("*.keras")] == ["checkpoint-2.keras"]
+    fit(epochs=3, initial_epoch=2)
+    assert [path.name for path in tmp_path.glob("*.keras")] == ["checkpoint-3.keras"]
+
+
 def test_nothing_to_restore(tmp_path):
     (tmp_path / "preset.keras").write_text("something else")
     assert TrainingCheckpoint.restore(tmp_path) == (None, 0, 0)

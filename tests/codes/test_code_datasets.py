@@ -235,6 +235,21 @@ def test_workers_agree_on_settings_and_number(vqvae, images, tmp_path):
         encode_dataset(vqvae, late, path, worker=1, num_images=8, **arguments)
 
 
+def test_splits_have_one_size_of_maps_and_one_numbering_of_classes(vqvae, images, tmp_path):
+    labelled = [(images, np.arange(len(images)) % 2)]
+    options = {"verbose": 0, "class_names": ["a", "b", "c"]}
+    encode_dataset(vqvae, labelled, tmp_path, "train", **options)
+    with pytest.raises(ValueError, match=r"'label': \['a', 'b', 'c'\]. Received: \['a', 'c'\]"):
+        encode_dataset(vqvae, labelled, tmp_path, "held_out", **{**options, "class_names": "ac"})
+    with pytest.raises(ValueError, match=r"'label': \['a', 'b', 'c'\]. Received: none"):
+        encode_dataset(vqvae, [images], tmp_path, "held_out", verbose=0)
+    large = [(images.repeat(2, axis=1).repeat(2, axis=2), labelled[0][1])]
+    with pytest.raises(ValueError, match=r"with 'bottom': \("):
+        encode_dataset(vqvae, large, tmp_path, "held_out", **options)
+    assert not list(tmp_path.glob("held_out*"))
+    encode_dataset(vqvae, labelled, tmp_path, "held_out", **options)
+
+
 def test_another_number_of_passes_is_another_split(vqvae, images, tmp_path):
     def as_is(start_step):
         return iter([images[:8], images[8:]][start_step:])

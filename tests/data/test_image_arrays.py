@@ -30,6 +30,13 @@ def test_resize(rng):
     assert batch.min() >= 0 and batch.max() <= 1
 
 
+def test_of_a_very_long_image_the_middle_is_kept_in_shape():
+    images = np.zeros((1, 8, 400, 3), "uint8")
+    images[:, :, 196:204] = 255  # a square
+    batch = next(iter(images_from_arrays(images, 64, batch_size=1)))
+    assert np.asarray(batch)[0, 32, :, 0].mean() == pytest.approx(1.0, abs=0.05)
+
+
 def test_feeds_fit(rng):
     model = VQVAE2((16, 16, 3), hidden_units=8, residual_units=4, num_embeddings=16)
     model.compile(optimizer=keras.optimizers.Adam(1e-3))

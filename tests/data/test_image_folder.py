@@ -203,6 +203,16 @@ def test_files_that_do_not_decode_are_named_in_one_warning(folder):
     assert "00.png" in str(warning.message) and "03.png" in str(warning.message)
 
 
+def test_a_run_goes_on_exactly_over_files_that_do_not_decode(folder):
+    break_files(folder, 2)
+    options = {"batch_size": 2, "shuffle": True, "repeat": True, "seed": 3}
+    with pytest.warns(UserWarning, match="replaced by the next"):
+        whole = list(images_from_folder(folder, 8, **options).take(8))
+    rest = list(images_from_folder(folder, 8, start_step=5, **options).take(3))
+    for a, b in zip(rest, whole[5:], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_a_repeated_run_warns_once(folder):
     break_files(folder, 1)
     dataset = images_from_folder(folder, 16, batch_size=11, repeat=True)
@@ -280,6 +290,13 @@ def test_slivers_are_not_blown_up(tmp_path, size):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 * 1024
     np.testing.assert_array_equal(pixels[pixels.shape[0] // 2, pixels.shape[1] // 2], [0, 0, 255])
     assert Options(8, resize=1000).scaled_size(20, 20) == (150, 150)  # the middle 3 of 20 pixels
+
+
+def test_of_a_large_strip_the_middle_is_kept(tmp_path, monkeypatch):
+    Image.new("RGB", (50, 4000), (200, 200, 200)).save(tmp_path / "strip.png")
+    monkeypatch.setattr(image_folder, "LARGE", 10_000)
+    strip = decode(tmp_path / "strip.png", Options(52))
+    assert strip.shape == (832, 52, 3) and (strip == 200).all()
 
 
 @pytest.mark.parametrize("kind", ["jpg", "png", "P", "LA"])

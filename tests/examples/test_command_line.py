@@ -1,6 +1,7 @@
 import collections
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -250,6 +251,32 @@ def test_ctrl_c_keeps_what_is_drawn_and_the_same_command_goes_on(
     assert names == ["image-000000.png", "image-000001.png", "images.plan.json"]
     assert call("generate", *flags).code == 0 and starts == [0, 2, 2]
     assert (tmp_path / "samples" / "grid.png").exists()
+
+
+def test_images_are_written_rounded(call, folder, tmp_path, monkeypatch):
+    def nearly_white(self, count, **options):
+        return np.full((count, 16, 16, 3), 0.999, "float32")
+
+    monkeypatch.setattr(HierarchicalImageGenerator, "generate", nearly_white)
+    flags = [f"--preset={folder}/generator", "--images_per_class=1", f"--output={tmp_path}/out"]
+    done = call("generate", *flags)
+    assert done.code == 0, done.err
+    with Image.open(tmp_path / "out" / "image-000000.png") as image:
+        assert image.getextrema() == ((255, 255),) * 3
+
+
+@pytest.mark.parametrize(
+    "there, wanted, numbers, names",
+    [
+        (sorted(map(str, range(11))), "2,10", [3, 2], ["2", "10"]),
+        (["cat", "dog"], "1,cat", [1, 0], ["dog", "cat"]),
+    ],
+)
+def test_the_name_of_a_class_wins_over_its_number(load, there, wanted, numbers, names):
+    generate = load("generate")
+    flags.FLAGS(["generate", "--output=run", f"--classes={wanted}"])
+    generator = SimpleNamespace(class_names=there, num_classes=len(there))
+    assert generate.chosen_classes(generator) == (numbers, names)
 
 
 def test_what_nobody_expects_keeps_its_traceback(call, tmp_path):

@@ -65,14 +65,6 @@ writes = Writes()
 sys.addaudithook(writes)
 
 
-class Row(keras.callbacks.CSVLogger):
-    """A log whose rows are writes too."""
-
-    def on_epoch_end(self, epoch, logs=None):
-        writes.write(self.filename)
-        super().on_epoch_end(epoch, logs)
-
-
 def train(run_folder, output, epochs, patience=2, learning_rate=0.1):
     """What train_prior.py does; returns the epochs that were trained, and their losses."""
     keras.utils.clear_session(free_memory=False)  # names are those of a new process
@@ -106,10 +98,7 @@ def train(run_folder, output, epochs, patience=2, learning_rate=0.1):
     [(1, True), (2, False), pytest.param(2, True, marks=pytest.mark.slow)],
     ids=["one epoch", "two epochs", "two epochs, hidden files too"],
 )
-def test_a_run_killed_between_any_two_writes_ends_the_same(
-    load, tmp_path, monkeypatch, epochs, hidden
-):
-    monkeypatch.setattr(keras.callbacks, "CSVLogger", Row)
+def test_a_run_killed_between_any_two_writes_ends_the_same(load, tmp_path, epochs, hidden):
     run_folder = load("run_folder")
     whole = tmp_path / "whole"
     whole.mkdir()
@@ -117,7 +106,7 @@ def test_a_run_killed_between_any_two_writes_ends_the_same(
         history = train(run_folder, whole, epochs)
     numbers = [i for i, visible in enumerate(writes.seen, start=1) if visible or hidden]
     expected = compare_runs.content(whole)
-    assert len(history) == epochs and len(numbers) > (15 if hidden else 5) * epochs
+    assert len(history) == epochs and len(numbers) >= (15 if hidden else 5) * epochs
     assert {f"checkpoint-{epochs}.keras", "log.csv", "best.json"} < set(expected)
     for number in numbers:
         killed = tmp_path / f"killed_{number}"

@@ -95,6 +95,22 @@ def read_log(run):
         return list(csv.DictReader(file))
 
 
+def test_a_log_has_columns_of_their_own_for_what_comes_later(load, tmp_path):
+    log = load("run_folder").EpochLog(tmp_path / "log.csv", 0)
+    log.on_epoch_end(0, {"loss": 2.0, "psnr": 20.0})
+    (tmp_path / "log.csv").write_text((tmp_path / "log.csv").read_text() + "1,1.5,3.0,4.0\n2,1")
+    log = load("run_folder").EpochLog(tmp_path / "log.csv", 2)
+    log.on_epoch_end(1, {"loss": 1.0, "val_loss": 1.5, "psnr": 21.0})
+    log.on_epoch_end(2, {"loss": 0.5, "psnr": 22.0})
+    assert read_log(tmp_path) == [
+        {"epoch": "0", "loss": "2.0", "psnr": "20.0", "val_loss": "NA"},
+        {"epoch": "1", "loss": "1.0", "psnr": "21.0", "val_loss": "1.5"},
+        {"epoch": "2", "loss": "0.5", "psnr": "22.0", "val_loss": "NA"},
+    ]
+    log = load("run_folder").EpochLog(tmp_path / "log.csv", 1)  # the checkpoint is older
+    assert [row["epoch"] for row in log.rows] == ["0"]
+
+
 def test_a_run_leaves_all_it_promises_and_a_killed_one_ends_the_same(folder, run, call):
     whole, killed = folder / "whole", folder / "killed"
     printed = run(whole, f"--validation={folder}/images")

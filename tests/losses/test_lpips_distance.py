@@ -1,3 +1,4 @@
+import json
 import os
 import pickle
 
@@ -58,6 +59,12 @@ def test_metric_is_the_mean_over_images_of_clipped_reconstructions(rng, alexnet)
     expected = float(alexnet(images[3:], others[3:])[0])
     assert float(metric.result()) == pytest.approx(expected, rel=1e-4)
     assert LPIPS.from_config(LPIPS("alexnet", name="distance").get_config()).name == "distance"
+
+
+def test_paths_of_weights_are_kept(tmp_path):
+    made = LPIPSDistance("alexnet", weights=tmp_path / "weights.pkl")
+    config = keras.saving.serialize_keras_object(made)
+    assert json.loads(json.dumps(config))["config"]["weights"] == str(tmp_path / "weights.pkl")
 
 
 def test_errors(alexnet, monkeypatch):
