@@ -56,9 +56,9 @@ def images_from_folder(
 
     A file that does not decode is left out; one warning a run, after the first pass over the data,
     counts them and names them (the first five); another follows if there are more after a later
-    pass. A folder of which no file decodes, or none any more, is an error. With `repeat`, with several
-    processes, which must get as many batches each, and with Grain, the next file that decodes takes
-    its place.
+    pass. A folder of which no file decodes, or none any more, is an error. With `repeat`, with
+    several processes, which must get as many batches each, and with Grain, the next file that
+    decodes takes its place.
 
     Args:
         directory: The folder.
