@@ -115,7 +115,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         self._epoch = epoch
-        newest = _checkpoints(self.directory)[-1:]
+        newest = _checkpoints(self.directory)[-1:] if backend.process_index() == 0 else []
         if newest and _place(newest[0]) > (epoch, self.first_step):
             raise ValueError(
                 f"Expected no checkpoint of later epochs than the {epoch} of this run, or what "

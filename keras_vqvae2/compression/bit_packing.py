@@ -19,8 +19,17 @@ def pack(values: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
 
     Returns:
         Booleans, `bits_of` them for each code.
+
+    Raises:
+        ValueError: If a code is larger.
     """
     positions = values.reshape(-1, len(sizes))
+    largest = positions.max(axis=0)
+    if (largest >= sizes).any():
+        raise ValueError(
+            f"Expected codes below {tuple(sizes)}, of those of a position. "
+            f"Received: codes up to {tuple(largest.tolist())}"
+        )
     columns = [
         (positions[:, i] >> bit & 1).astype(bool)
         for i, size in enumerate(sizes)

@@ -154,7 +154,7 @@ def test_codes_of_several_sizes_take_the_bits_of_each(rng):
     assert len(data) == 17 + math.prod(shape) * 6 // 8 + 4
     assert_same(decompress_codes(vqvae, data), codes)
     codes["bottom"][0, 0, 0] = 4, 4
-    with pytest.raises(ValueError, match=r"codes below \(4, 16\).*Received: .* up to \(4, 15\)"):
+    with pytest.raises(ValueError, match=r"codes below \(4, 16\).*Received: codes up to \(4, 15\)"):
         compress_codes(vqvae, codes)
 
 

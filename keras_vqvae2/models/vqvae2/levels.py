@@ -31,14 +31,14 @@ def check_factors(factors: Sequence[int] | None, num_levels: int) -> tuple[int, 
 
 
 def codes_by_position(
-    codes: Tensor, sizes: tuple[int, ...], axes: tuple[int, ...], argument: str
+    codes: Tensor, num_embeddings: int, axes: tuple[int, ...], argument: str
 ) -> np.ndarray:
     """Checks the codes of a level, which may stand side by side.
 
     Args:
-        codes: Integers of shape `(batch, rows, columns, *axes)`, or
+        codes: Integers in `[-1, num_embeddings)`, of shape `(batch, rows, columns, *axes)`, or
             `(batch, rows, columns * depth)` where a position has `depth` codes.
-        sizes: How many codes there are of each of them.
+        num_embeddings: Positive integer.
         axes: Shape of the codes of a position: `()`, or several.
         argument: What the codes are called in errors.
 
@@ -55,17 +55,8 @@ def codes_by_position(
             f"side by side. Received: {argument} of shape {codes.shape}"
         )
     flat = side_by_side(codes) if axes else codes
-    checked = check_codes(flat, max(sizes), argument=argument)
-    if not axes:
-        return checked
-    by_position = np.reshape(checked, (*checked.shape[:2], -1, *axes))
-    largest = by_position.reshape(-1, depth).max(axis=0)
-    if (largest >= sizes).any():
-        raise ValueError(
-            f"Expected codes below {sizes}, side by side. "
-            f"Received: {argument} up to {tuple(largest.tolist())}"
-        )
-    return by_position
+    checked = check_codes(flat, num_embeddings, argument=argument)
+    return np.reshape(checked, (*checked.shape[:2], -1, *axes)) if axes else checked
 
 
 def touched(mask: np.ndarray, shape: Sequence[int]) -> np.ndarray:

@@ -481,7 +481,7 @@ class VQVAE2(PresetModel):
             )
         known = {
             level: codes_by_position(
-                value, self.code_sizes[level], self.code_axes[level], f"codes[{level!r}]"
+                value, self.num_embeddings[level], self.code_axes[level], f"codes[{level!r}]"
             )
             for level, value in codes.items()
         }
