@@ -86,11 +86,10 @@ def encode_dataset(
 
     Raises:
         ValueError: If another process is at the same work, the directory holds the codes of another
-            model or of other settings (`flips`, passes, `shard_size`, names, number of images), or
-            other splits have another size of maps, labels or names, or
-            the source is empty, can be read only once, changes from pass to pass, has not
-            `num_images` images, or labels that are not an integer an image; if files that are there
-            are damaged.
+            model or of other settings (`flips`, passes, `shard_size`, names, number of images),
+            other splits have maps of another size or other labels, or the source is empty, can be
+            read only once, changes from pass to pass, has not `num_images` images, or labels that
+            are not an integer an image; if files that are there are damaged.
         OSError: If the disk is full.
 
     Example:
