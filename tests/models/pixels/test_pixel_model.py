@@ -97,7 +97,7 @@ def test_nats_bits_and_loss_agree(model, data):
     assert logs["bits_per_dim"] == pytest.approx(nats.mean() / 3 / np.log(2), rel=1e-4)
 
 
-def test_uint8_and_floats_are_the_same_images(model, data):
+def test_uint8_and_floats_mean_one_image(model, data):
     floats = {**data, "image": (data["image"] / 255).astype("float32")}
     np.testing.assert_allclose(model.nats(floats), model.nats(data), rtol=1e-5, atol=1e-5)
     off = {**data, "image": floats["image"] * np.float32(0.999)}
