@@ -19,9 +19,11 @@ nearest         `samples.png`, and `nearest.png`: samples above the training ima
                 images are
 samples         Fréchet distance, precision, recall, density, coverage and Inception score of
                 samples against the validation images, without rejection sampling and with it at
-                each of --rates; the same of reconstructions and of training images; `rates.png`,
-                and `best.png`, samples at the lowest rate. A candidate's score is the probability
-                of its label by softmax regression on the same features of the training images
+                each of --rates; the same of reconstructions, of training images, and of samples
+                whose coarser codes are those of training images, which tells the levels' priors
+                apart; `rates.png`, and `best.png`, samples at the lowest rate. A candidate's score
+                is the probability of its label by softmax regression on the same features of the
+                training images
 accuracy        classification accuracy score: top-1 and top-5 on the validation images of a ResNet
                 trained on training images, on their reconstructions, and on as many samples
 
@@ -148,6 +150,11 @@ def measure_samples(generator, extractor, rates, train, validation, output):
             "training images": row(known[some], train[1][some]),
             "reconstructions": row(again[:count], labels[:count]),
         }
+        codes = vqvae.encode(train[0][some])
+        for i, level in enumerate(vqvae.levels[:-1]):
+            given = {name: codes[name] for name in vqvae.levels[: i + 1]}
+            drawn = generator.generate(count, train[1][some], seed=FLAGS.seed, codes=given)
+            rows[f"samples, real {level}"] = row(extractor.extract(drawn), train[1][some])
         kept = evaluation.features_at_rates(
             generator, classifier, labels[:count], rates, seed=FLAGS.seed
         )

@@ -14,7 +14,13 @@ from keras_vqvae2.models.preset_registry import RegisteredPresets, find_preset, 
 from keras_vqvae2.models.rejection_sampling import RejectionResult, best_of_drawn
 from keras_vqvae2.models.vqvae2.levels import touched
 from keras_vqvae2.models.vqvae2.vqvae2 import VQVAE2
-from keras_vqvae2.validation import check_images, check_integer, check_positive
+from keras_vqvae2.validation import (
+    check_codes,
+    check_images,
+    check_integer,
+    check_positive,
+    side_by_side,
+)
 
 SETTINGS = ("temperature", "top_k", "top_p", "guidance_scale", "guidance_power")
 
@@ -132,6 +138,7 @@ class HierarchicalImageGenerator:
         first_image: int = 0,
         batch_size: int = 32,
         verbose: int = 1,
+        codes: Mapping[str, Tensor] | None = None,
     ) -> np.ndarray:
         """Invents images.
 
@@ -149,15 +156,19 @@ class HierarchicalImageGenerator:
             first_image: Non-negative integer, number of the first image.
             batch_size: Positive integer, images at a time.
             verbose: 1 shows a progress bar for each level.
+            codes: None, or a dict from level to maps of N images, as `VQVAE2.encode` makes them,
+                that are kept; -1 where a code is to be drawn. `codes={"top": …}` draws other
+                details of the same shapes.
 
         Returns:
             float32 images in `[0, 1]`, shape `(N, H, W, C)`.
 
         Raises:
-            ValueError: If an argument is out of range, or a label or level unknown.
+            ValueError: If an argument is out of range, a label or level unknown, or codes do not
+                fit.
         """
         settings = (temperature, top_k, top_p, guidance_scale, guidance_power)
-        options = (*settings, seed, first_image, batch_size, verbose)
+        options = (*settings, seed, first_image, batch_size, verbose, codes)
         return np.concatenate([*self.generate_batches(num_images, labels, *options)])
 
     def generate_batches(
@@ -173,6 +184,7 @@ class HierarchicalImageGenerator:
         first_image: int = 0,
         batch_size: int = 32,
         verbose: int = 1,
+        codes: Mapping[str, Tensor] | None = None,
     ) -> Iterator[np.ndarray]:
         """Invents images a batch at a time: those that are finished are there before the others.
 
@@ -188,6 +200,7 @@ class HierarchicalImageGenerator:
             first_image: As in `generate`.
             batch_size: As in `generate`.
             verbose: As in `generate`.
+            codes: As in `generate`.
 
         Returns:
             Iterator of float32 images, `(batch, H, W, C)` each: together what `generate` returns.
@@ -199,7 +212,7 @@ class HierarchicalImageGenerator:
         numbers = image_numbers(first_image, num_images)
         labels = self._labels(labels, numbers)
         settings = self.level_settings(temperature, top_k, top_p, guidance_scale, guidance_power)
-        given = dict.fromkeys(self.priors)
+        given = dict.fromkeys(self.priors) | self._given(codes or {}, num_images)
         return self._draw(given, labels, settings, seed, numbers, batch_size, verbose)
 
     def generate_best(
@@ -371,6 +384,24 @@ class HierarchicalImageGenerator:
             )
         whole = np.broadcast_to(mask, images.shape[:3])[..., None]
         check_images(np.where(whole, np.zeros((), images.dtype), images), images.shape[-1])
+
+    def _given(self, codes, count):
+        """Checked maps of the levels that are given."""
+        if set(codes) - set(self.priors):
+            raise ValueError(
+                f"Expected codes of some of the levels {tuple(self.priors)}. "
+                f"Received: codes of {tuple(codes)}"
+            )
+        given = {}
+        for level, maps in codes.items():
+            prior, name = self.priors[level], f"codes[{level!r}]"
+            maps = side_by_side(to_numpy(maps))
+            given[level] = check_codes(maps, prior.num_embeddings, prior.code_shape, name, low=-1)
+            if len(maps) != count:
+                raise ValueError(
+                    f"Expected maps of num_images={count} images. Received: {len(maps)} in {name}"
+                )
+        return given
 
     def _labels(self, labels, numbers):
         return label_indices(labels, numbers, self.num_classes, self.label_names)

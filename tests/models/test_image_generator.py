@@ -111,6 +111,36 @@ def test_settings_by_level_and_by_default(generator):
     np.testing.assert_allclose(by_default.generate(3, labels=0, verbose=0), images, atol=1e-5)
 
 
+def test_given_codes_are_kept_and_finer_ones_drawn(generator, rng):
+    images = rng.uniform(size=(3, *generator.vqvae.image_shape)).astype("float32")
+    codes = generator.vqvae.encode(images)
+    options = {"labels": [0, 1, 0], "seed": 1, "verbose": 0}
+    whole = generator.generate(3, codes=codes, **options)
+    np.testing.assert_allclose(whole, generator.vqvae.decode(codes), atol=1e-6)
+    drawn = generator.generate(3, codes={"top": codes["top"]}, batch_size=2, **options)
+    assert (drawn != whole).any() and (drawn != generator.generate(3, **options)).any()
+    bottom = generator.priors["bottom"].generate(
+        3, [0, 1, 0], {"top": codes["top"]}, seed=1, verbose=0, **generator.settings["bottom"]
+    )
+    expected = generator.vqvae.decode({"top": codes["top"], "bottom": bottom})
+    np.testing.assert_allclose(drawn, expected, atol=1e-6)
+    nothing = {level: np.full_like(maps, -1) for level, maps in codes.items()}
+    free = generator.generate(3, codes=nothing, **options)
+    np.testing.assert_allclose(free, generator.generate(3, **options), atol=1e-6)
+
+
+def test_given_codes_that_do_not_fit_are_refused_at_the_call(generator):
+    top = np.zeros((2, *generator.vqvae.code_shapes()["top"]), "int32")
+    for codes, message in (
+        ({"middle": top}, r"levels \('top', 'bottom'\). Received: codes of \('middle',\)"),
+        ({"top": top[:1]}, r"num_images=2 images. Received: 1 in codes\['top'\]"),
+        ({"bottom": top}, r"Received: codes\['bottom'\] of shape"),
+        ({"top": top + 99}, r"Received: codes\['top'\] from 99 to 99"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            generator.generate_batches(2, codes=codes)
+
+
 def test_completion_keeps_pixels_and_invents_the_rest(generator, rng):
     images = rng.uniform(size=(2, 16, 16, 3)).astype("float32")
     mask = np.zeros((16, 16), bool)
