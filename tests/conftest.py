@@ -123,6 +123,8 @@ def pytest_collection_modifyitems(items):
         name = item.nodeid.removeprefix("tests/")
         if not runs_here(name):
             item.add_marker(pytest.mark.slow)
+    # The largest first, while a worker holds little else.
+    items.sort(key=lambda item: not item.nodeid.removeprefix("tests/").startswith("test_tutorials"))
 
 
 @pytest.hookimpl(trylast=True)
