@@ -344,14 +344,13 @@ class Curves(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         with open(self.output / "log.csv", newline="") as file:
             rows = list(csv.DictReader(file))
-        size = self.recipe["steps_per_epoch"]
-        steps = [size * (int(row["epoch"]) + 1) for row in rows]
+        steps = [self.recipe["steps_per_epoch"] * (int(row["epoch"]) + 1) for row in rows]
         curves = {}
         for name, label in {self.metric: "training", f"val_{self.metric}": "validation"}.items():
-            there = [row for row in rows if row.get(name, "NA") != "NA"]  # without validation none
-            if there:
-                places = [size * (int(row["epoch"]) + 1) for row in there]
-                curves[label] = (places, [float(row[name]) for row in there])
+            values = zip(steps, (row.get(name, "NA") for row in rows))
+            points = [(step, float(value)) for step, value in values if value != "NA"]
+            if points:  # without validation none
+                curves[label] = tuple(zip(*points))
         for label, value in self.levels.items():
             curves[label] = (steps, [value] * len(steps))
         save_curves(curves, self.output / "log.png", "steps", self.unit, self.title)

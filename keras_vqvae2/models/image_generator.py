@@ -4,12 +4,12 @@ from typing import Any, Self
 import keras
 import numpy as np
 
-from keras_vqvae2.decoding.sampling import Sampling
 from keras_vqvae2.hints import Classifier, Config, DTypePolicy, FilePath, Labels, PerLevel, Tensor
 from keras_vqvae2.image_batches import to_numpy, to_unit_floats
 from keras_vqvae2.models import preset_files
 from keras_vqvae2.models.code_prior import CodePrior
 from keras_vqvae2.models.image_generator_presets import IMAGE_GENERATOR_PRESETS
+from keras_vqvae2.models.level_settings import level_settings
 from keras_vqvae2.models.preset_registry import RegisteredPresets, find_preset, register_presets
 from keras_vqvae2.models.rejection_sampling import RejectionResult, best_of_drawn
 from keras_vqvae2.models.vqvae2.levels import touched
@@ -21,8 +21,6 @@ from keras_vqvae2.validation import (
     check_positive,
     side_by_side,
 )
-
-SETTINGS = ("temperature", "top_k", "top_p", "guidance_scale", "guidance_power")
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae2")
@@ -82,12 +80,6 @@ class HierarchicalImageGenerator:
         self.priors = {level: priors[level] for level in vqvae.levels}
         self.label_names = None if label_names is None else list(label_names)
         self.settings: dict[str, dict[str, Any]] = {level: {} for level in vqvae.levels}
-        unknown = set(settings or {}) - set(vqvae.levels)
-        if unknown:
-            raise ValueError(
-                f"Expected settings of the levels {tuple(vqvae.levels)}. "
-                f"Received: settings of {sorted(unknown)}"
-            )
         self.settings |= settings or {}
         self.num_classes = next(
             (prior.num_classes for prior in self.priors.values() if prior.num_classes), None
@@ -589,37 +581,6 @@ def label_indices(labels, numbers, num_classes, label_names):
     if several and len(indices) != len(numbers):
         raise ValueError(f"Expected {len(numbers)} labels. Received: {len(indices)}")
     return np.broadcast_to(np.array(indices, "int32"), len(numbers))
-
-
-def level_settings(levels, settings, *arguments):
-    """How each level's codes are drawn: the settings, with what the arguments say in their place.
-
-    Args:
-        levels: Dict from level to its prior.
-        settings: Dict from level to a dict of some of `SETTINGS`.
-        *arguments: None, or a number, or a dict from level to one, for each of them in turn.
-
-    Returns:
-        Dict from level to the keywords of `CodePrior.generate`.
-
-    Raises:
-        ValueError: If a level, a setting or a number is not as expected.
-    """
-    result = {level: dict(settings[level]) for level in levels}
-    for name, value in zip(SETTINGS, arguments):
-        values = value if isinstance(value, dict) else dict.fromkeys(levels, value)
-        if set(values) - set(levels):
-            raise ValueError(f"Expected the levels {tuple(levels)}. Received: {name}={value}")
-        for level, number in values.items():
-            if number is not None:
-                result[level][name] = number
-    for level, keywords in result.items():
-        if set(keywords) - set(SETTINGS):
-            raise ValueError(
-                f"Expected settings among {SETTINGS}. Received: settings[{level!r}]={keywords}"
-            )
-        levels[level].check_sampling(Sampling(**keywords))
-    return result
 
 
 register_presets(HierarchicalImageGenerator, IMAGE_GENERATOR_PRESETS)
