@@ -4,14 +4,14 @@ import inspect
 import itertools
 import math
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_vqvae2.hints import Dataset, Shape, Tensor
+from keras_vqvae2.hints import Dataset, Shape, Size, Tensor
 from keras_vqvae2.image_batches import to_numpy
 
 SLICE = 64  # images at a time whose range is looked at: a whole array is not copied
@@ -198,6 +198,12 @@ def side_by_side(codes: Tensor) -> Tensor:
 
 
 # === Sources of data ===
+
+
+def both_axes(size: Size) -> tuple[int, int]:
+    """`(rows, columns)` of what is one integer for both, or a pair."""
+    rows, columns = size if isinstance(size, Sequence) else (size, size)
+    return int(rows), int(columns)
 
 
 def is_arrays(source: Any) -> bool:

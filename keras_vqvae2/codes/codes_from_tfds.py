@@ -203,23 +203,33 @@ def prior_arguments(directory: FilePath, level: str) -> Config:
             )
     coarser = levels[: levels.index(level)]
     shapes = {name: tuple(info.features[name].shape) for name in (level, *coarser)}
-    depths = {name: math.prod(shape[2:]) for name, shape in shapes.items()}
-    if len(set(depths.values())) > 1:
-        raise ValueError(
-            "Expected as many codes a position of a level as of the coarser ones that its prior is "
-            f"given. Received: {depths}"
-        )
-    rows, columns = shapes[level][:2]
+    # Codes of a position side by side.
+    shapes = {name: (shape[0], math.prod(shape[1:])) for name, shape in shapes.items()}
     return {
-        "code_shape": (rows, columns * depths[level]),
+        "code_shape": shapes[level],
         "level": level,
-        "condition_factors": {name: rows // shapes[name][0] for name in coarser},
+        "condition_factors": {
+            name: condition_factor(level, shapes[level], name, shapes[name]) for name in coarser
+        },
         "num_embeddings": counts[level],
         "condition_embeddings": {name: counts[name] for name in coarser},
         "num_classes": num_classes,
         "image_shape": tuple(info.metadata["image_shape"]),
         "codes_fingerprint": info.metadata["fingerprint"],
     }
+
+
+def condition_factor(level, code_shape, coarser, coarser_shape):
+    """How many times smaller a coarser level's maps are, for both axes or one for each."""
+    axes = list(zip(code_shape, coarser_shape, strict=True))
+    if any(size % smaller for size, smaller in axes):
+        raise ValueError(
+            f"Expected codes of {coarser!r}, those of a position side by side, to divide those of "
+            f"{level!r} in rows and columns. "
+            f"Received: maps of {coarser_shape} and {code_shape}"
+        )
+    rows, columns = (size // smaller for size, smaller in axes)
+    return rows if rows == columns else (rows, columns)
 
 
 def embeddings_of_levels(metadata: Config) -> dict[str, int]:

@@ -13,13 +13,14 @@ from keras_vqvae2.decoding.position_decoder import PositionDecoder
 from keras_vqvae2.decoding.row_decoder import RowDecoder
 from keras_vqvae2.decoding.sampling import Sampling, sample_uniforms
 from keras_vqvae2.decoding.steps import Steps
-from keras_vqvae2.hints import Config, DTypePolicy, Tensor, TensorTree
+from keras_vqvae2.hints import Config, DTypePolicy, Size, Tensor, TensorTree
 from keras_vqvae2.image_batches import filled_batches, to_numpy
 from keras_vqvae2.layers.categorical import cross_entropy
 from keras_vqvae2.layers.condition_dropout import ConditionDropout
 from keras_vqvae2.models.guarded_model import MeanOfSome, zero_unless
 from keras_vqvae2.models.preset_model import PresetModel
 from keras_vqvae2.validation import (
+    both_axes,
     check_codes,
     check_integer,
     check_positive,
@@ -28,6 +29,13 @@ from keras_vqvae2.validation import (
     side_by_side,
     weigh_examples,
 )
+
+
+def divides(factor: Any, code_shape: Sequence[int]) -> bool:
+    """Whether a positive integer, or one for each axis, divides the size of a map."""
+    factors = factor if isinstance(factor, Sequence) else (factor, factor)
+    pairs = zip(factors, code_shape, strict=False)
+    return len(factors) == 2 and all(f == int(f) and f >= 1 and not n % f for f, n in pairs)
 
 
 class CodePrior(PresetModel):
@@ -96,7 +104,8 @@ class CodePrior(PresetModel):
         num_embeddings: Positive integer, codes of the level. Defaults to 512 (paper).
         level: Name of the level that is modelled.
         condition_factors: Dict from each coarser level that is given to how many times smaller
-            its maps are, such as `{"top": 2}`.
+            its maps are, such as `{"top": 2}`, or `{"top": (2, 4)}` in rows and columns: under a
+            coarser level with fewer codes a position, say.
         num_classes: None, or the number of labels.
         condition_embeddings: Dict from each coarser level to its number of codes; by default that
             of the level that is modelled.
@@ -123,7 +132,7 @@ class CodePrior(PresetModel):
         code_shape: Sequence[int],
         num_embeddings: int = 512,
         level: str = "top",
-        condition_factors: Mapping[str, int] | None = None,
+        condition_factors: Mapping[str, Size] | None = None,
         num_classes: int | None = None,
         condition_embeddings: Mapping[str, int] | None = None,
         image_shape: Sequence[int] | None = None,
@@ -137,7 +146,10 @@ class CodePrior(PresetModel):
         self.code_shape = tuple(code_shape)
         self.num_embeddings = num_embeddings
         self.level = level
-        self.condition_factors = dict(condition_factors or {})
+        self.condition_factors = {
+            name: tuple(factor) if isinstance(factor, Sequence) else factor
+            for name, factor in (condition_factors or {}).items()
+        }
         self.num_classes = num_classes
         self.condition_embeddings = self.embeddings_of_conditions(
             self.condition_factors, condition_embeddings, num_embeddings
@@ -153,7 +165,7 @@ class CodePrior(PresetModel):
     def code_inputs(
         code_shape: Sequence[int],
         level: str,
-        condition_factors: Mapping[str, int] | None = None,
+        condition_factors: Mapping[str, Size] | None = None,
         num_classes: int | None = None,
     ) -> dict[str, keras.KerasTensor]:
         """The inputs of a prior's graph.
@@ -180,13 +192,14 @@ class CodePrior(PresetModel):
             check_positive(num_classes=num_classes)
         inputs = {level: keras.Input(code_shape, dtype="int32", name=level)}
         for name, factor in (condition_factors or {}).items():
-            fits = int(factor) == factor and factor >= 1
-            if name in (level, "label") or not fits or any(s % factor for s in code_shape):
+            if name in (level, "label") or not divides(factor, code_shape):
                 raise ValueError(
                     f"Expected levels other than {level!r}, each with an integer that divides "
-                    f"code_shape={code_shape}. Received: condition_factors={condition_factors}"
+                    f"code_shape={code_shape}, or one for rows and one for columns. "
+                    f"Received: condition_factors={condition_factors}"
                 )
-            shape = tuple(size // factor for size in code_shape)
+            pairs = zip(code_shape, both_axes(factor), strict=True)
+            shape = tuple(size // smaller for size, smaller in pairs)
             inputs[name] = keras.Input(shape, dtype="int32", name=name)
         if num_classes is not None:
             inputs["label"] = keras.Input((), dtype="int32", name="label")
@@ -238,7 +251,7 @@ class CodePrior(PresetModel):
 
     @staticmethod
     def embeddings_of_conditions(
-        condition_factors: Mapping[str, int] | None,
+        condition_factors: Mapping[str, Size] | None,
         condition_embeddings: Mapping[str, int] | None,
         num_embeddings: int,
     ) -> dict[str, int]:

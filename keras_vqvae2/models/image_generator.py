@@ -15,6 +15,7 @@ from keras_vqvae2.models.rejection_sampling import RejectionResult, best_of_draw
 from keras_vqvae2.models.vqvae2.levels import touched
 from keras_vqvae2.models.vqvae2.vqvae2 import VQVAE2
 from keras_vqvae2.validation import (
+    both_axes,
     check_codes,
     check_images,
     check_integer,
@@ -517,7 +518,8 @@ def check_fit(vqvae, priors, label_names):
             )
         for name, factor in prior.condition_factors.items():
             coarser = vqvae.levels[: vqvae.levels.index(level)]
-            size = tuple(s // factor for s in prior.code_shape)
+            pairs = zip(prior.code_shape, both_axes(factor), strict=True)
+            size = tuple(s // smaller for s, smaller in pairs)
             if name not in coarser:
                 problems.append(f"conditions of {level!r} among {coarser}, got {name!r}")
             elif size != shapes[name]:

@@ -10,10 +10,10 @@ import keras
 import numpy as np
 import pytest
 
-from keras_vqvae2 import VQVAE2
+from keras_vqvae2 import VQVAE2, HierarchicalImageGenerator, PixelSnailPrior
 from keras_vqvae2.codes import codes_from_tfds, encode_dataset, prior_arguments
 from keras_vqvae2.data import images_from_arrays
-from keras_vqvae2.layers import VectorQuantizerEMA
+from keras_vqvae2.layers import ResidualVectorQuantizer, VectorQuantizerEMA
 from keras_vqvae2.models.vqvae2.vqvae2 import fingerprint_of
 
 
@@ -542,6 +542,29 @@ def test_what_a_data_set_says_of_a_prior(images, tmp_path):
     path = tmp_path / "metadata.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"num_embeddings": 10}))
     assert prior_arguments(tmp_path, "bottom") == {**bottom, "condition_embeddings": {"top": 10}}
+
+
+def test_levels_with_other_numbers_of_codes_a_position(images, tmp_path):
+    def residual(count):
+        return ResidualVectorQuantizer(VectorQuantizerEMA(6, 4), num_quantizers=count)
+
+    def encode(name, **quantizer):
+        vqvae = VQVAE2((16, 16, 3), hidden_units=8, residual_units=4, quantizer=quantizer)
+        encode_dataset(vqvae, source(images), tmp_path / name, class_names="abc", verbose=0)
+        return vqvae
+
+    vqvae = encode("finer", top=VectorQuantizerEMA(6, 4), bottom=residual(2))
+    arguments = [prior_arguments(tmp_path / "finer", level) for level in vqvae.levels]
+    assert [a["code_shape"] for a in arguments] == [(2, 2), (4, 8)]
+    assert arguments[1]["condition_factors"] == {"top": (2, 4)}
+    sizes = {"hidden_units": 8, "residual_units": 8, "num_blocks": 1, "block_layers": 1}
+    priors = [PixelSnailPrior(**a, **sizes, attention_heads=0) for a in arguments]
+    assert HierarchicalImageGenerator(vqvae, priors).generate(2, labels=1).shape == (2, 16, 16, 3)
+
+    encode("coarser", top=residual(4), bottom=VectorQuantizerEMA(6, 4))
+    message = r"'top', .* to divide .*Received: maps of \(2, 8\) and \(4, 4\)"
+    with pytest.raises(ValueError, match=message):
+        prior_arguments(tmp_path / "coarser", "bottom")
 
 
 def test_labels_without_names_do_not_tell_how_many_classes(vqvae, images, tmp_path):

@@ -235,6 +235,39 @@ def test_other_requests_are_refused(prior, codes, changes, message):
         prior.generate(**{"num_samples": 6, **request_of(codes), **changes})
 
 
+def test_rows_and_columns_of_a_coarser_level_may_differ_in_their_factors(kind):
+    """A level with two codes a position under one with one: maps of (2, 2) and (4, 2 * 4)."""
+    options = {"level": "bottom", "condition_factors": {"top": [2, 4]}, "num_classes": 3}
+    if kind == "pixelsnail":
+        options["upsampling"] = "learned"
+    prior = PRIORS[kind]((4, 8), 10, condition_embeddings={"top": 6}, **options)
+    rng = np.random.default_rng(1)
+    for variable in prior.trainable_variables:
+        variable.assign(rng.normal(scale=0.3, size=variable.shape))
+    again = type(prior).from_config(prior.get_config())
+    again.set_weights(prior.get_weights())
+    assert again.condition_factors == {"top": (2, 4)}
+    top, labels = rng.integers(6, size=(3, 2, 2)), np.arange(3)
+    drawn = again.generate(3, labels, {"top": top}, temperature=1e-5, verbose=0)
+    assert drawn.shape == (3, 4, 8)
+    inputs = {"top": top, "bottom": drawn, "label": labels}
+    if kind != "masked_transformer":  # it did not draw in the order of the map
+        best = ops.convert_to_numpy(ops.argmax(prior(inputs), axis=-1))
+        np.testing.assert_array_equal(best, drawn)
+    if kind not in ("position", "masked_transformer"):
+        other = ops.convert_to_numpy(prior({**inputs, "top": (top + [[0, 1], [0, 0]]) % 6}))
+        moved = np.abs(other - ops.convert_to_numpy(prior(inputs))).max(axis=(0, 3))
+        assert moved[:2, 4:].min() > 1e-4  # the positions that it covers
+
+
+@pytest.mark.parametrize("factors", [0, 3, 1.5, (2,), (2, 3), (2, 2, 2), (2, 0)])
+def test_factors_that_do_not_divide_are_refused(factors):
+    with pytest.raises(
+        ValueError, match=r"divides code_shape=\(4, 8\).*Received: condition_factors"
+    ):
+        PositionPrior((4, 8), level="bottom", condition_factors={"top": factors})
+
+
 def test_guidance_moves_away_from_what_is_not_told(kind, codes):
     if kind == "position":
         pytest.skip("reads neither labels nor coarser levels")

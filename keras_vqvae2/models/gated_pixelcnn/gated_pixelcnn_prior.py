@@ -85,7 +85,7 @@ class GatedPixelCNNPrior(AutoregressivePrior):
         code_shape: Sequence[int],
         num_embeddings: int = 512,
         level: str = "top",
-        condition_factors: Mapping[str, int] | None = None,
+        condition_factors: Mapping[str, Size] | None = None,
         num_classes: int | None = None,
         hidden_units: int = 384,
         num_layers: int = 20,

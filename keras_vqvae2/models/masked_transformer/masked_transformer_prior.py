@@ -17,7 +17,7 @@ from keras_vqvae2.decoding.mask_schedules import (
 )
 from keras_vqvae2.decoding.parallel_decoder import ParallelDecoder
 from keras_vqvae2.decoding.sampling import Sampling
-from keras_vqvae2.hints import Config, DTypePolicy, Tensor, TensorTree
+from keras_vqvae2.hints import Config, DTypePolicy, Size, Tensor, TensorTree
 from keras_vqvae2.layers import PostNormTransformerBlock, TransformerBlock
 from keras_vqvae2.layers.initializers import small_normal
 from keras_vqvae2.layers.post_norm_transformer_block import EPSILON as POST_NORM_EPSILON
@@ -127,7 +127,7 @@ class MaskedTransformerPrior(CodePrior):
         code_shape: Sequence[int],
         num_embeddings: int = 512,
         level: str = "top",
-        condition_factors: Mapping[str, int] | None = None,
+        condition_factors: Mapping[str, Size] | None = None,
         num_classes: int | None = None,
         hidden_units: int = 768,
         num_layers: int = 24,

@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_vqvae2.hints import Config, Shape, Size, Tensor, TensorTree
 from keras_vqvae2.layers import CodeConv2D, GatedResidualBlock, MaskedConv2D
+from keras_vqvae2.validation import both_axes
 
 PACKAGE = "keras_vqvae2"
 
@@ -103,12 +104,12 @@ class ConditioningStack(keras.layers.Layer):
 
     A 3x3 convolution of the codes, gated residual blocks (nothing is masked: the map is known), and
     upsampling by `factor`: `(batch, rows, columns)` to `(batch, factor * rows, factor * columns,
-    units)`.
+    units)`, or a factor for each axis.
 
     Args:
         units: Channels.
         num_embeddings: Codes of the upper level.
-        factor: How many times smaller the upper map is.
+        factor: How many times smaller the upper map is: an integer, or one for each axis.
         num_blocks: Residual blocks.
         residual_units: Their inner channels.
         kernel_size: Of all its convolutions.
@@ -120,7 +121,7 @@ class ConditioningStack(keras.layers.Layer):
         self,
         units: int,
         num_embeddings: int,
-        factor: int,
+        factor: Size,
         num_blocks: int,
         residual_units: int,
         kernel_size: Size = 3,
@@ -162,11 +163,12 @@ class ConditioningStack(keras.layers.Layer):
         for block in self.blocks:
             block.build(shape)
         self.upsampler = None
-        if self.upsampling == "learned" and self.factor > 1:
+        factors = both_axes(self.factor)
+        if self.upsampling == "learned" and factors != (1, 1):
             self.upsampler = keras.layers.Conv2DTranspose(
                 self.units,
-                2 * self.factor,
-                strides=self.factor,
+                tuple(2 * factor for factor in factors),
+                strides=factors,
                 padding="same",
                 data_format="channels_last",
                 dtype=self.dtype_policy,
@@ -180,15 +182,16 @@ class ConditioningStack(keras.layers.Layer):
             x = block(x, training=training)
         if self.upsampler is not None:
             return self.upsampler(x)
-        x = ops.repeat(x, self.factor, axis=1)
-        return ops.repeat(x, self.factor, axis=2)
+        for axis, factor in enumerate(both_axes(self.factor), start=1):
+            x = ops.repeat(x, factor, axis=axis)
+        return x
 
     def compute_output_spec(
         self, inputs: Tensor, training: bool | None = None
     ) -> keras.KerasTensor:
-        batch, rows, columns = inputs.shape
-        shape = (batch, rows * self.factor, columns * self.factor, self.units)
-        return keras.KerasTensor(shape, self.compute_dtype)
+        batch, *sizes = inputs.shape
+        sizes = [s * factor for s, factor in zip(sizes, both_axes(self.factor), strict=True)]
+        return keras.KerasTensor((batch, *sizes, self.units), self.compute_dtype)
 
     def get_config(self) -> Config:
         return {

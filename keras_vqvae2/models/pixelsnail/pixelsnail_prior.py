@@ -54,8 +54,7 @@ class PixelSnailPrior(AutoregressivePrior):
         code_shape: `(rows, columns)` of the level.
         num_embeddings: Positive integer, codes of the level. Defaults to 512.
         level: Name of the level that is modelled.
-        condition_factors: Dict from each coarser level that is given to how many times smaller
-            its maps are, such as `{"top": 2}`.
+        condition_factors: As in `CodePrior`.
         num_classes: None, or the number of labels.
         hidden_units: Positive integer, channels. Defaults to 512 (paper, top of ImageNet, as all
             defaults).
@@ -120,7 +119,7 @@ class PixelSnailPrior(AutoregressivePrior):
         code_shape: Sequence[int],
         num_embeddings: int = 512,
         level: str = "top",
-        condition_factors: Mapping[str, int] | None = None,
+        condition_factors: Mapping[str, Size] | None = None,
         num_classes: int | None = None,
         hidden_units: int = 512,
         residual_units: int = 2048,

@@ -1,6 +1,7 @@
 """What stands before the blocks of both transformer priors."""
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,11 +9,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_vqvae2.hints import Config, Shape, Tensor
+from keras_vqvae2.hints import Config, Shape, Size, Tensor
 from keras_vqvae2.layers import TransformerBlock
 from keras_vqvae2.layers.dropout import dropout
 from keras_vqvae2.layers.initializers import small_normal
 from keras_vqvae2.layers.self_attention import EPSILON
+from keras_vqvae2.validation import both_axes
 
 PACKAGE = "keras_vqvae2"
 
@@ -127,13 +129,14 @@ class CodeConditioner(keras.layers.Layer):
 
     An embedding, transformer blocks in which all positions see each other (the map is known), and a
     projection for each of the `factor * factor` positions that a coarser one covers:
-    `(batch, rows, columns)` to `(batch, factor * rows, factor * columns, units)`.
+    `(batch, rows, columns)` to `(batch, factor * rows, factor * columns, units)`, or a factor for
+    each axis.
 
     Args:
         units: Channels.
         num_embeddings: Codes of the coarser level.
         untold: Whether a code of -1, "not told", has a row of its own.
-        factor: How many times smaller its map is.
+        factor: How many times smaller its map is: an integer, or one for each axis.
         num_blocks: Transformer blocks.
         num_heads: As in `TransformerBlock`, as are those that follow.
         feed_forward_units: As in `TransformerBlock`.
@@ -147,7 +150,7 @@ class CodeConditioner(keras.layers.Layer):
         self,
         units: int,
         num_embeddings: int,
-        factor: int,
+        factor: Size,
         num_blocks: int,
         num_heads: int,
         feed_forward_units: int,
@@ -202,7 +205,7 @@ class CodeConditioner(keras.layers.Layer):
         )
         self.norm.build(shape)
         self.upsampler = keras.layers.Dense(
-            self.factor**2 * self.units,
+            math.prod(both_axes(self.factor)) * self.units,
             use_bias=False,
             kernel_initializer=small_normal(),
             dtype=self.dtype_policy,
@@ -211,19 +214,20 @@ class CodeConditioner(keras.layers.Layer):
         self.upsampler.build(shape)
 
     def call(self, codes: Tensor, training: bool | None = None) -> Tensor:
-        (rows, columns), f = self.map_shape, self.factor
+        (rows, columns), (f, g) = self.map_shape, both_axes(self.factor)
         if self.untold:
             codes = ops.where(codes < 0, self.num_embeddings, codes)
         x = self.codes(ops.reshape(codes, (-1, rows * columns)))  # (B, h*w, units)
         for block in self.blocks:
             x = block(x, grid(self.map_shape), training=training)
         x = self.upsampler(self.norm(x))
-        x = ops.reshape(x, (-1, rows, columns, f, f, self.units))
-        x = ops.transpose(x, (0, 1, 3, 2, 4, 5))  # (B, h, f, w, f, units)
-        return ops.reshape(x, (-1, f * rows, f * columns, self.units))
+        x = ops.reshape(x, (-1, rows, columns, f, g, self.units))
+        x = ops.transpose(x, (0, 1, 3, 2, 4, 5))  # (B, h, f, w, g, units)
+        return ops.reshape(x, (-1, f * rows, g * columns, self.units))
 
     def compute_output_spec(self, codes: Tensor, training: bool | None = None) -> keras.KerasTensor:
-        size = tuple(self.factor * n for n in codes.shape[1:])
+        factors = both_axes(self.factor)
+        size = tuple(f * n for f, n in zip(factors, codes.shape[1:], strict=True))
         return keras.KerasTensor((codes.shape[0], *size, self.units), self.compute_dtype)
 
     def get_config(self) -> Config:

@@ -5,7 +5,7 @@ import keras
 from keras import ops
 
 from keras_vqvae2.decoding.steps import Steps
-from keras_vqvae2.hints import Config, DTypePolicy
+from keras_vqvae2.hints import Config, DTypePolicy, Size
 from keras_vqvae2.layers import TransformerBlock
 from keras_vqvae2.layers.self_attention import EPSILON
 from keras_vqvae2.models.code_prior import AutoregressivePrior
@@ -93,7 +93,7 @@ class TransformerPrior(AutoregressivePrior):
         code_shape: Sequence[int],
         num_embeddings: int = 512,
         level: str = "top",
-        condition_factors: Mapping[str, int] | None = None,
+        condition_factors: Mapping[str, Size] | None = None,
         num_classes: int | None = None,
         hidden_units: int = 768,
         num_layers: int = 12,
