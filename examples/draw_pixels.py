@@ -33,6 +33,12 @@ flags.mark_flags_as_required(["preset", "output"])
 def draw():
     output = command_line.folder_to_write("output")
     model = keras_vqvae2.PixelModel.from_preset(FLAGS.preset, **command_line.precision())
+    if model.image_shape[-1] not in (1, 3):
+        raise ValueError(
+            "Expected a model of images with 1 or 3 colours, which a picture can show; "
+            "PixelModel.generate draws any. "
+            f"Received: --preset={FLAGS.preset} of images of {model.image_shape}"
+        )
     classes = model.num_classes or 1
     names = FLAGS.class_names or ([str(i) for i in range(classes)] if model.num_classes else [""])
     if len(names) != classes:

@@ -3,6 +3,7 @@
 import inspect
 import itertools
 import math
+import operator
 import types
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -26,8 +27,8 @@ def check_positive(**values: Any) -> None:
 def check_integer(name: str, value: Any, low: int, what: str | None = None) -> None:
     """Raises `ValueError` unless `value` is an integer of at least `low`."""
     try:
-        fits = int(value) == value and value >= low
-    except (TypeError, ValueError, OverflowError):
+        fits = operator.index(value) >= low
+    except TypeError:
         fits = False
     if not fits:
         what = what or f"an integer of at least {low}"

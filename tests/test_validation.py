@@ -15,7 +15,7 @@ from keras_vqvae2.validation import (
 
 
 def test_positive_integers_pass():
-    check_positive(a=1, b=np.int64(3), c=2.0)
+    check_positive(a=1, b=np.int64(3))
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, None, "many", float("nan"), float("inf"), [1]])

@@ -64,7 +64,7 @@ class Options:
         num_processes: int = 1,
         process_index: int = 0,
     ) -> None:
-        size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+        size = tuple(image_size) if isinstance(image_size, Sequence) else 2 * (image_size,)
         if len(size) != 2 or any(int(s) != s or s < 1 for s in size):
             raise ValueError(
                 f"Expected a positive integer or (height, width). Received: image_size={image_size}"

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import numbers
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -124,7 +125,7 @@ def _checked(path, format, batch_size):
 
 def _image_size(vqvae, size):
     size = vqvae.image_shape[:2] if size is None else tuple(size)
-    if len(size) != 2 or any(not isinstance(s, int) or s < 1 for s in size):
+    if len(size) != 2 or any(not isinstance(s, numbers.Integral) or s < 1 for s in size):
         raise ValueError(f"Expected positive integers (height, width). Received: image_size={size}")
     channels = vqvae.image_shape[-1]
     check_image_shape((None, *size, channels), channels, vqvae.downsampling, "image_size, images")

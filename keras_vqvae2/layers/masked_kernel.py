@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -37,7 +38,7 @@ class MaskedKernel(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
+        size = tuple(kernel_size) if isinstance(kernel_size, Sequence) else 2 * (kernel_size,)
         if len(size) != 2 or any(s < 1 or s % 2 != 1 for s in size):
             raise ValueError(
                 f"Expected an odd integer or two of them. Received: kernel_size={kernel_size}"

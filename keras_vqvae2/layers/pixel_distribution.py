@@ -51,7 +51,8 @@ class PixelDistribution(keras.layers.Layer):
     colour_by_colour = False
 
     def __init__(self, colours: int, levels: int = 256, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        # A global mixed policy would cast what comes in: a uniform next to 1 would become 1.
+        super().__init__(autocast=False, **kwargs)
         check_positive(colours=colours)
         if not (int(levels) == levels and levels >= 2):
             raise ValueError(f"Expected an integer of at least 2. Received: levels={levels}")

@@ -17,7 +17,7 @@ from keras_vqvae2.hints import Config, DTypePolicy, Size, Tensor, TensorTree
 from keras_vqvae2.image_batches import filled_batches, to_numpy
 from keras_vqvae2.layers.categorical import cross_entropy
 from keras_vqvae2.layers.condition_dropout import ConditionDropout
-from keras_vqvae2.models.guarded_model import MeanOfSome, zero_unless
+from keras_vqvae2.models.guarded_model import MeanOfSome, track
 from keras_vqvae2.models.preset_model import PresetModel
 from keras_vqvae2.validation import (
     both_axes,
@@ -286,7 +286,8 @@ class CodePrior(PresetModel):
 
     def step_outputs(self, x: Mapping[str, Tensor], training: bool) -> TensorTree:
         x = self._own(x)
-        return {"logits": self(x, training=training), "codes": x[self.level]}
+        nats = cross_entropy(x[self.level], self(x, training=training))
+        return {"nats": ops.mean(nats, axis=(1, 2))}  # (B,)
 
     def compute_loss(
         self,
@@ -308,19 +309,17 @@ class CodePrior(PresetModel):
         Returns:
             float32 of shape `()`.
         """
-        nats = ops.mean(cross_entropy(y_pred["codes"], y_pred["logits"]), axis=(1, 2))  # (B,)
-        return ops.mean(weigh_examples(nats, sample_weight)) + sum(self.losses)
+        return ops.mean(weigh_examples(y_pred["nats"], sample_weight)) + sum(self.losses)
 
     def update_step_metrics(
         self, x: TensorTree, outputs: TensorTree, loss: Tensor, weight: Tensor
     ) -> None:
         super().update_step_metrics(x, outputs, loss, weight)
-        weight = self.loss_weight(x, weight)
-        bits = zero_unless(weight, loss) / math.log(2.0)
-        self.bits_per_code_tracker.update_state(bits, sample_weight=weight)
+        bits = outputs["nats"] / math.log(2.0)  # neither weighted nor regularized, as `loss` is
+        track(self.bits_per_code_tracker, bits, weight)
         if self.image_shape is not None:
             codes_a_dim = math.prod(self.code_shape) / math.prod(self.image_shape)
-            self.bits_per_dim_tracker.update_state(bits * codes_a_dim, sample_weight=weight)
+            track(self.bits_per_dim_tracker, bits * codes_a_dim, weight)
 
     def _check_data(self, x, with_loss):
         batch, x = first_batch(x)

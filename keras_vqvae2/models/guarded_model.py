@@ -127,6 +127,12 @@ class GuardedModel(keras.Model):
 
     # === Logs ===
 
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """What `evaluate` leaves out stands last: `metrics_names` are the names of its list."""
+        metrics, last = super().metrics, self.train_only_metrics()
+        return [m for m in metrics if m not in last] + [m for m in metrics if m in last]
+
     def train_only_metrics(self) -> list[keras.metrics.Metric]:
         """The metrics that mean nothing in `evaluate`."""
         return [self.gradient_norm_tracker, self.skipped_steps_tracker]
@@ -195,7 +201,8 @@ class GuardedModel(keras.Model):
             )
             kwargs["jit_compile"] = False
         super().compile(optimizer=optimizer, **kwargs)
-        self._loss_tracker = MeanOfSome(name="loss")
+        # Not an attribute that Keras tracks: it would stand among the metrics a second time.
+        object.__setattr__(self, "_loss_tracker", MeanOfSome(name="loss"))
 
     def compile_from_config(self, config: Config) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config))

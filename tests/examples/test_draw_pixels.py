@@ -35,6 +35,13 @@ def test_without_classes(call, tmp_path):
     assert np.load(tmp_path / "out" / "images.npy").shape == (2, 4, 4, 1)
 
 
+def test_colours_that_no_picture_shows_are_refused_first(call, tmp_path):
+    PixelCNN((4, 4, 2), hidden_units=2, num_layers=1, head_units=4).save_to_preset(tmp_path / "p")
+    done = call("draw_pixels", f"--preset={tmp_path}/p", f"--output={tmp_path}/out")
+    assert done.code == 1 and "Expected a model of images with 1 or 3 colours" in done.err
+    assert not (tmp_path / "out" / "images.npy").exists()
+
+
 @pytest.mark.parametrize(
     "flag, message",
     [

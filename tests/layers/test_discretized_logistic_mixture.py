@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_vqvae2.layers import DiscretizedLogisticMixture
+from keras_vqvae2.layers import Categorical, DiscretizedLogisticMixture
 from keras_vqvae2.losses import LogisticMixtureLoss
 
 
@@ -55,6 +55,45 @@ def test_draws_have_the_probabilities(rng):
     values = np.stack(np.meshgrid(*[np.arange(3)] * 3, indexing="ij"), -1).reshape(-1, 3)
     expected = np.exp(-numpy(mixture.nats(values, np.tile(parameters, (27, 1)))))
     np.testing.assert_allclose(counts, expected, atol=0.005)
+
+
+@pytest.mark.parametrize("levels", [2, 4, 32])
+@pytest.mark.parametrize("log_scale", [-7.0, -4.0, 3.0])
+def test_what_is_all_but_impossible_has_exact_nats_of_few_levels(gradient, levels, log_scale):
+    mixture = DiscretizedLogisticMixture(1, 1, levels)
+    parameters = np.tile(np.float32([0.0, -0.5, log_scale]), (levels, 1))
+    values = np.arange(levels)[:, None]
+    half, scale = 1 / (levels - 1), np.exp(log_scale)
+    centred = values[:, 0] * 2 * half - 1 + 0.5
+    above, below = (centred + half) / scale, (centred - half) / scale
+    nats = np.logaddexp(0, -above) + np.logaddexp(0, below) - np.log(-np.expm1(below - above))
+    nats[[0, -1]] = np.logaddexp(0, -above[0]), np.logaddexp(0, below[-1])
+    np.testing.assert_allclose(numpy(mixture.nats(values, parameters)), nats, rtol=1e-4, atol=1e-4)
+    assert np.isfinite(gradient(lambda x: mixture.nats(values, x), parameters)).all()
+
+
+@pytest.mark.parametrize("layer", [DiscretizedLogisticMixture(1, 2), Categorical(1)])
+def test_a_global_half_precision_draws_as_float32_does(rng, layer):
+    """A uniform next to 1 is 1 in bfloat16: an outlier where there should be none."""
+    parameters = rng.normal(scale=0.5, size=(400, layer.num_parameters)).astype("float32")
+    uniforms = 1 - np.geomspace(1e-6, 0.5, 400 * layer.num_uniforms).reshape(400, -1)
+    uniforms = uniforms.astype("float32")
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        again = type(layer).from_config({**layer.get_config(), "dtype": None})
+        drawn = numpy(again(parameters, uniforms))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    np.testing.assert_array_equal(drawn, numpy(layer(parameters, uniforms)))
+
+
+def test_a_temperature_towards_zero_draws_the_most_probable_component():
+    mixture = DiscretizedLogisticMixture(1, 3)
+    parameters = np.float32([[5.0, 6.0, 7.0, -0.5, 0.0, 0.5, -7.0, -7.0, -7.0]])
+    for temperature in (1e-3, 1e-30, 1e-38):
+        sampling = mixture.sampling(temperature)
+        drawn = sampling.draw(parameters, np.full((1, 4), 0.5, "float32"), sampling.numbers())
+        assert numpy(drawn).item() == 191
 
 
 def test_temperature_narrows_and_top_k_is_refused(rng):

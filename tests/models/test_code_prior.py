@@ -235,6 +235,17 @@ def test_other_requests_are_refused(prior, codes, changes, message):
         prior.generate(**{"num_samples": 6, **request_of(codes), **changes})
 
 
+def test_weights_of_maps_change_the_loss_and_not_the_bits(likelihood, prior, codes):
+    prior.compile(optimizer="adam")
+    plain = prior.evaluate(codes, verbose=0, return_dict=True)
+    data = {name: value for name, value in codes.items() if name != "else"}
+    weights = np.arange(6).astype("float32")
+    logs = prior.evaluate(data, np.zeros(6), sample_weight=weights, verbose=0, return_dict=True)
+    assert logs["bits_per_code"] == pytest.approx(plain["bits_per_code"], rel=1e-5)
+    nats = prior.nats(codes).mean(axis=(1, 2))
+    assert logs["loss"] == pytest.approx((nats * weights).mean(), rel=1e-4)
+
+
 def test_rows_and_columns_of_a_coarser_level_may_differ_in_their_factors(kind):
     """A level with two codes a position under one with one: maps of (2, 2) and (4, 2 * 4)."""
     options = {"level": "bottom", "condition_factors": {"top": [2, 4]}, "num_classes": 3}

@@ -90,6 +90,18 @@ def test_gradient_norm_is_that_of_the_unscaled_loss(images):
     assert norms["mixed_float16"] == pytest.approx(norms["float32"], rel=0.05)
 
 
+def test_evaluate_lists_each_metric_once_however_often_it_is_compiled(images):
+    vqvae = build()
+    for _ in range(3):
+        vqvae.compile("adam")
+        values = vqvae.evaluate(images, verbose=0)
+        logs = vqvae.evaluate(images, verbose=0, return_dict=True)
+        assert len(values) == len(logs)
+        assert len(vqvae.metrics_names) == len(set(vqvae.metrics_names)) == len(logs) + 2
+        assert dict(zip(vqvae.metrics_names, values)) == pytest.approx(logs)
+        vqvae.fit(images, verbose=0)
+
+
 def test_evaluate_reports_no_training_metrics(images):
     model = build()
     model.fit(images, verbose=0, validation_data=(images,))

@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_vqvae2.hints import Config, Shape, Size, Tensor, TensorTree
 from keras_vqvae2.layers import MaskedConv2D
-from keras_vqvae2.validation import check_positive
+from keras_vqvae2.validation import both_axes, check_positive
 
 PACKAGE = "keras_vqvae2"
 
@@ -26,7 +26,7 @@ class VerticalConv2D(keras.layers.Layer):
         self.filters = filters
         self.kernel_size = kernel_size
         self.own_row = own_row
-        rows, columns = (kernel_size,) * 2 if isinstance(kernel_size, int) else tuple(kernel_size)
+        rows, columns = both_axes(kernel_size)
         if rows % 2 != 1 or columns % 2 != 1 or min(rows, columns) < 1 or rows // 2 + own_row < 1:
             raise ValueError(
                 "Expected an odd integer or two of them, of a first layer at least 3 rows: it sees "
@@ -123,7 +123,7 @@ class GatedPixelCNNLayer(keras.layers.Layer):
     ) -> None:
         dtype, units = self.dtype_policy, self.units
         size = self.kernel_size
-        columns = size if isinstance(size, int) else tuple(size)[1]
+        columns = both_axes(size)[1]
         self.vertical = VerticalConv2D(
             2 * units, size, own_row=not self.first, dtype=dtype, name="vertical"
         )

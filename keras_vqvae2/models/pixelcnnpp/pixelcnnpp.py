@@ -213,8 +213,15 @@ class PixelCNNPlusPlus(PixelModel):
             if batch is not None:
                 if is_arrays(x):
                     batch = keras.tree.map_structure(lambda array: array[:START], batch)
-                self.start(batch)
+                self.start(self._finite_images(batch))
         return super().fit(x, *args, **kwargs)
+
+    def _finite_images(self, batch):
+        """A batch without the images whose steps training skips; with all, if no others are."""
+        batch = keras.tree.map_structure(to_numpy, self._own(batch))
+        finite = ~np.isnan(batch["image"]).any(axis=(1, 2, 3))
+        kept = finite if finite.any() else slice(None)
+        return keras.tree.map_structure(lambda array: array[kept], batch)
 
     def get_config(self) -> Config:
         config = super().get_config()

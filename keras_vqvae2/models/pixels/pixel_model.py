@@ -17,7 +17,7 @@ from keras_vqvae2.decoding.steps import Steps
 from keras_vqvae2.hints import Config, DTypePolicy, Tensor, TensorTree
 from keras_vqvae2.image_batches import filled_batches, to_numpy
 from keras_vqvae2.layers.pixel_distribution import PixelDistribution
-from keras_vqvae2.models.guarded_model import MeanOfSome, zero_unless
+from keras_vqvae2.models.guarded_model import MeanOfSome, track
 from keras_vqvae2.models.preset_model import PresetModel
 from keras_vqvae2.validation import (
     SLICE,
@@ -171,10 +171,9 @@ class PixelModel(PresetModel):
         return super().call(inputs, training=training, mask=mask)
 
     def step_outputs(self, x: TensorTree, training: bool) -> TensorTree:
-        return {
-            "parameters": self(x, training=training),
-            "values": self._values(self._image_of(x)),
-        }
+        parameters, values = self(x, training=training), self._values(self._image_of(x))
+        nats = ops.mean(self.distribution.nats(values, parameters), axis=(1, 2))  # (B,)
+        return {"nats": nats / self.image_shape[-1]}
 
     def compute_loss(
         self,
@@ -196,18 +195,15 @@ class PixelModel(PresetModel):
         Returns:
             float32 of shape `()`.
         """
-        nats = self.distribution.nats(y_pred["values"], y_pred["parameters"])  # (B, H, W)
-        nats = ops.mean(nats, axis=(1, 2)) / self.image_shape[-1]
-        return ops.mean(weigh_examples(nats, sample_weight)) + sum(self.losses)
+        return ops.mean(weigh_examples(y_pred["nats"], sample_weight)) + sum(self.losses)
 
     def update_step_metrics(
         self, x: TensorTree, outputs: TensorTree, loss: Tensor, weight: Tensor
     ) -> None:
         super().update_step_metrics(x, outputs, loss, weight)
-        weight = self.loss_weight(x, weight)
-        nats = zero_unless(weight, loss)
-        self.bits_tracker.update_state(nats / math.log(2.0), sample_weight=weight)
-        self.nats_tracker.update_state(nats * math.prod(self.image_shape), sample_weight=weight)
+        nats = outputs["nats"]  # neither weighted nor with what regularizes, as `loss` is
+        track(self.bits_tracker, nats / math.log(2.0), weight)
+        track(self.nats_tracker, nats * math.prod(self.image_shape), weight)
 
     # === Checked data ===
 
@@ -246,21 +242,26 @@ class PixelModel(PresetModel):
         if "label" in own:
             check_codes(own["label"], self.num_classes or 0, (), "'label'", what="labels")
         if "condition" in own:
-            self._check_condition(own["condition"])
+            self._check_condition(own["condition"], nan_passes)
         sizes = {name: len(array) for name, array in own.items()}
         if len(set(sizes.values())) != 1:
             raise ValueError(f"Expected as many of each. Received: {sizes}")
 
-    def _check_condition(self, condition):
+    def _check_condition(self, condition, nan_passes=False):
         wanted = (*self.image_shape[:2], self.condition_channels)
+        condition = to_numpy(condition)
         kind = keras.backend.standardize_dtype(condition.dtype)
         if tuple(condition.shape[1:]) != wanted or "float" not in kind:
             raise ValueError(
                 f"Expected floats of shape ({', '.join(map(str, ('batch', *wanted)))}). "
                 f"Received: condition of shape {tuple(condition.shape)}, dtype {kind}"
             )
+        if not nan_passes:
+            check_numbers(condition, "condition")
 
     def _check_pixels(self, images):
+        if not hasattr(images, "shape"):
+            raise ValueError(f"Expected an array of images. Received: {type(images).__name__}")
         shape = tuple(images.shape)
         if len(shape) != 4 or shape[1:] != self.image_shape or not shape[0]:
             wanted = ", ".join(map(str, ("batch", *self.image_shape)))
@@ -465,7 +466,8 @@ class PixelModel(PresetModel):
             yield from enumerate(self._drawn_rows(sampling, inputs, seed, first + numbers))
 
         drawn = draw_batches(draw, request, self.image_shape, batch_size, LEVEL, verbose)
-        return drawn.astype("uint8" if self.levels <= 256 else "uint16")
+        kinds = (np.dtype(name) for name in ("uint8", "uint16", "int32"))
+        return drawn.astype(next(kind for kind in kinds if self.levels - 1 <= np.iinfo(kind).max))
 
     def _drawn_rows(self, sampling, inputs, seed, numbers):
         """Yields the rows of a batch, `(batch, width, colours)`."""

@@ -61,6 +61,17 @@ def test_a_loader_of_pytorch_starts_from_as_many_images_as_an_array(rng):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+def test_an_image_that_is_not_finite_is_left_out_of_the_start(rng):
+    images = rng.uniform(size=(6, 4, 4, 1)).astype("float32")
+    images[0, 1, 1] = np.nan
+    images = np.round(images * 255) / 255
+    model = PixelCNNPlusPlus((4, 4, 1), hidden_units=2, num_blocks=1, num_mixtures=1)
+    model.compile("adam")
+    logs = model.fit(images, batch_size=2, shuffle=False, verbose=0).history
+    assert logs["skipped_steps"] == [1] and np.isfinite(logs["loss"][0])
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+
+
 def test_black_images_do_not_blow_up_the_start():
     model = PixelCNNPlusPlus((8, 8, 3), **SIZES)
     parameters = model.start(np.zeros((4, 8, 8, 3), "uint8"))

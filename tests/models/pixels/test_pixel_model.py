@@ -97,6 +97,18 @@ def test_nats_bits_and_loss_agree(model, data):
     assert logs["bits_per_dim"] == pytest.approx(nats.mean() / 3 / np.log(2), rel=1e-4)
 
 
+def test_weights_of_images_change_the_loss_and_not_the_bits(model, data):
+    model.compile("adam")
+    plain = model.evaluate(data, verbose=0, return_dict=True)
+    weights = np.arange(len(data["image"])).astype("float32")
+    labels = np.zeros(len(weights))
+    logs = model.evaluate(data, labels, sample_weight=weights, verbose=0, return_dict=True)
+    for name in ("bits_per_dim", "nats_per_image"):
+        assert logs[name] == pytest.approx(plain[name], rel=1e-5)
+    nats = model.nats(data).mean(axis=(1, 2)) / SHAPE[-1]
+    assert logs["loss"] == pytest.approx((nats * weights).mean(), rel=1e-4)
+
+
 def test_uint8_and_floats_mean_one_image(model, data):
     floats = {**data, "image": (data["image"] / 255).astype("float32")}
     np.testing.assert_allclose(model.nats(floats), model.nats(data), rtol=1e-5, atol=1e-5)
@@ -233,6 +245,21 @@ def test_pixels_that_are_kept_are_numbers(model, data):
         model.complete(images, np.zeros(SHAPE[:2], bool), labels=data["label"])
     with pytest.raises(ValueError, match="NaN in 1 of 6 images"):
         model.nats({"image": images, "label": data["label"]})
+
+
+def test_what_is_no_array_or_no_number_is_named(model, data):
+    with pytest.raises(ValueError, match="Expected an array of images. Received: list"):
+        model.complete(data["image"].tolist(), np.ones(SHAPE[:2], bool))
+    conditioned = PixelCNN((2, 2, 1), condition_channels=1, hidden_units=2, num_layers=1)
+    with pytest.raises(ValueError, match="Received: condition with NaN in 1 of 1 images"):
+        conditioned.generate(1, condition=[np.full((2, 2, 1), np.nan).tolist()])
+
+
+def test_levels_of_any_number_fit_their_dtype():
+    """A mixture has as many parameters whatever the levels."""
+    for levels, dtype in ((256, "uint8"), (257, "uint16"), (2**17, "int32")):
+        drawn = pixelcnnpp((4, 4, 1), levels=levels).generate(8, verbose=0)
+        assert drawn.dtype == dtype and drawn.min() >= 0 and drawn.max() > levels / 2
 
 
 def test_other_masks_are_refused(model, data):
