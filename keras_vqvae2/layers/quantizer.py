@@ -156,6 +156,9 @@ class Quantizer(keras.layers.Layer):
             if mask is not None:  # padding may hold anything
                 vectors = ops.where(ops.expand_dims(mask, -1), vectors, 0.0)
             quantized, codes, loss = self.quantize_vectors(vectors, learning, mask)
+            if mask is not None:  # what is made of padding teaches no code
+                padding = ops.stop_gradient(quantized)
+                quantized = ops.where(ops.expand_dims(mask, -1), quantized, padding)
         quantized = ops.cast(quantized, self.compute_dtype)
         if return_loss:
             return quantized, codes, loss

@@ -332,12 +332,12 @@ class VectorQuantizer(Quantizer):
 
     def learn(self, vectors: Tensor, rows: Tensor, real: Tensor | None, candidates: Tensor) -> None:
         """Moves the statistics by the rows that vectors chose, and dead codes to candidates."""
-        self._learn(vectors, rows, real)
+        learned = self._learn(vectors, rows, real)
         if self.restart_threshold:
             threshold = self.restart_threshold * ops.mean(self.ema_counts)
             dead = self.ema_counts.value < threshold  # (H*K,)
             self._place_candidates(dead, candidates, count=2.0 * threshold)
-        self.updates.assign(self.updates + 1)
+        self.updates.assign(self.updates + ops.cast(learned, "int32"))
 
     def loss_of(self, z: Tensor, quantized: Tensor, real: Tensor | None) -> Tensor:
         """The loss of vectors and their codes, float32 of shape `()`."""
@@ -412,14 +412,19 @@ class VectorQuantizer(Quantizer):
     # === Learning ===
 
     def _learn(self, vectors, indices, real):
-        """Updates the running statistics of the codes from one batch, over all replicas."""
+        """Updates the running statistics of the codes from one batch, over all replicas.
+
+        Returns whether there was a vector that counts: without one nothing changes.
+        """
         indices = self._counted(vectors, indices, real)
         counts = backend.replica_sum(
             self._sum_by_code(ops.ones_like(vectors[:, 0]), indices)
         )  # (K,)
-        keep = self._keep(counts)
+        learned = ops.any(counts > 0)
+        keep = ops.where(learned, self._keep(counts), 1.0)
         self._learn_codes(vectors, indices, keep)
         self.ema_counts.assign(self._decayed(self.ema_counts, counts, keep))
+        return learned
 
     def _counted(self, vectors, indices, real):
         """The indices, one more than there are where a vector does not count."""

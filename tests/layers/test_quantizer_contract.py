@@ -147,6 +147,27 @@ def test_what_is_masked_trains_no_weight(rng, weight_gradients, name):
         assert np.abs(ones).max() > 0
         np.testing.assert_allclose(nans, ones, rtol=1e-5, atol=1e-7)
 
+    def of_padding():
+        quantized, _, loss = layer(x, mask=mask, training=True, return_loss=True)
+        return 0.0 * loss + ops.sum(ops.where(mask[..., None], 0.0, quantized))
+
+    for gradients in weight_gradients(of_padding, layer.trainable_variables):
+        np.testing.assert_array_equal(gradients, 0.0)
+
+
+@pytest.mark.parametrize("name", ["ema", "loss", "cosine", "residual"])
+@pytest.mark.parametrize("bad", ["masked", "not finite"])
+def test_a_batch_with_nothing_in_it_changes_nothing(rng, name, bad):
+    layer = QUANTIZERS[name]()
+    layer(vectors(rng, 2, 8), training=True)
+    before = state(layer)
+    if bad == "masked":
+        layer(vectors(rng, 2, 8), training=True, mask=np.zeros((2, 8), bool))
+    else:
+        layer(np.full((2, 8, 4), np.nan, "float32"), training=True)
+    for new, old in zip(state(layer), before):
+        np.testing.assert_array_equal(new, old)
+
 
 @EVERY
 def test_an_empty_batch_changes_nothing_but_shapes(name):
