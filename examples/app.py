@@ -241,6 +241,8 @@ def complete_tab(request, opening, max_bytes):
         opened = playground.open_preset(preset)
         settings = sampling(own, temperature, top_p, guidance, seed)
         with told():
+            if picture is None or drawing is None:
+                raise ValueError("Choose a picture first.")
             mask = playground.painted(drawing["layers"], opened.size)
             return playground.complete(opened, picture, mask, label, **settings)
 
@@ -272,10 +274,16 @@ def allowed_hosts(host, names):
         return names
     if host in ("0.0.0.0", "::"):
         return ["*"]
-    return ["127.0.0.1", "localhost", "::1", "[::1]", host]
+    return ["127.0.0.1", "localhost", "::1", "[::1]", in_url(host)]
+
+
+def in_url(host):
+    """An address as it stands in a URL: that of IPv6 in brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 def serve():
+    host = FLAGS.host.strip("[]")
     Image.MAX_IMAGE_PIXELS = playground.MAX_PIXELS // 2  # Pillow raises at twice as many
     presets, max_bytes = FLAGS.preset, FLAGS.max_upload_mib * 2**20
     command_line.announce(
@@ -283,12 +291,12 @@ def serve():
         command_line.parts(playground.open_preset(presets[0]).generator),
         f"bundled photographs, and uploads of up to {FLAGS.max_upload_mib} MiB",
         f"a web page with the presets {', '.join(presets)}",
-        f"port {FLAGS.port} of {FLAGS.host}, until Ctrl-C",
+        f"port {FLAGS.port} of {host}, until Ctrl-C",
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio's requests to itself
     page = build_page(presets, max_bytes)
     _, address, _ = page.queue(api_open=False, max_size=32).launch(
-        server_name=FLAGS.host,
+        server_name=in_url(host),
         server_port=FLAGS.port,
         max_file_size=max_bytes,
         theme=THEME,
@@ -297,7 +305,7 @@ def serve():
             "middleware": [
                 Middleware(
                     TrustedHostMiddleware,
-                    allowed_hosts=allowed_hosts(FLAGS.host, FLAGS.allowed_hosts),
+                    allowed_hosts=allowed_hosts(host, FLAGS.allowed_hosts),
                     www_redirect=False,
                 ),
                 Middleware(Doorkeeper, num_functions=len(page.fns)),

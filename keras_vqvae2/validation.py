@@ -207,6 +207,25 @@ def both_axes(size: Size) -> tuple[int, int]:
     return int(rows), int(columns)
 
 
+def height_and_width(image_size: Any) -> tuple[int, int]:
+    """What an integer for both, or `(height, width)`, stands for.
+
+    Raises:
+        ValueError: If it is not one or two positive integers.
+    """
+    try:
+        sizes = image_size if np.ndim(image_size) else (image_size, image_size)
+        height, width = (operator.index(size) for size in sizes)
+        fits = min(height, width) >= 1
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"Expected a positive integer or (height, width). Received: image_size={image_size!r}"
+        )
+    return height, width
+
+
 def is_arrays(source: Any) -> bool:
     return isinstance(source, dict) or (hasattr(source, "shape") and hasattr(source, "dtype"))
 

@@ -10,6 +10,7 @@ from keras_vqvae2.validation import (
     check_images,
     check_positive,
     first_batch,
+    height_and_width,
     weigh_examples,
 )
 
@@ -22,6 +23,19 @@ def test_positive_integers_pass():
 def test_anything_else_is_named(value):
     with pytest.raises(ValueError, match="Expected a positive integer. Received: size="):
         check_positive(other=1, size=value)
+
+
+@pytest.mark.parametrize("size", [8, np.int64(8), (8, 8), np.array([8, 8]), [np.int32(8), 8]])
+def test_sizes_are_integers_of_any_kind(size):
+    assert height_and_width(size) == (8, 8)
+
+
+@pytest.mark.parametrize("size", [8.0, (8.0, 8), 0, (8,), (8, 8, 3), "8", None, (8, -1)])
+def test_other_sizes_are_named(size):
+    with pytest.raises(
+        ValueError, match=r"positive integer or \(height, width\). Received: image_"
+    ):
+        height_and_width(size)
 
 
 def test_codes_of_any_integer_type_pass():

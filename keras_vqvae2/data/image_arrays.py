@@ -6,6 +6,8 @@ from keras_vqvae2.data.optional_imports import import_tensorflow
 from keras_vqvae2.data.pipeline import Options, finish, positions
 from keras_vqvae2.hints import Dataset, Size, Tensor
 
+INT32 = np.iinfo("int32")
+
 
 def images_from_arrays(
     images: Tensor,
@@ -49,6 +51,11 @@ def images_from_arrays(
             raise ValueError(
                 f"Expected a label for each of the {len(images)} images, an integer. "
                 f"Received: labels of shape {labels.shape} and dtype {labels.dtype}"
+            )
+        low, high = int(labels.min()), int(labels.max())
+        if low < INT32.min or high > INT32.max:
+            raise ValueError(
+                f"Expected labels that fit in int32. Received: labels from {low} to {high}"
             )
     tf = import_tensorflow()
     size = images.shape[1:3] if image_size is None else image_size

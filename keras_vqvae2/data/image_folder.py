@@ -353,6 +353,8 @@ def decode(file: FilePath, options: Options) -> np.ndarray:
         if limit is not None and image.width * image.height > limit:
             raise ValueError(f"Expected at most {limit} pixels. Received: {image.size}")
         image.load()
+        # What a cropped copy no longer says.
+        tags, format = dict(getattr(image, "tag_v2", {})), image.format
         ImageOps.exif_transpose(image, in_place=True)
         height, width = image.height, image.width
         size = options.scaled_size(height, width)
@@ -361,10 +363,10 @@ def decode(file: FilePath, options: Options) -> np.ndarray:
             top, left = (height - kept[0]) // 2, (width - kept[1]) // 2
             image = image.crop((left, top, left + kept[1], top + kept[0]))
         if image.mode.startswith("I;16"):
-            bits = getattr(image, "tag_v2", {}).get(258, (16,))[0]  # of TIFF: 12 or 16
+            bits = tags.get(258, (16,))[0]  # of TIFF: 12 or 16
             image = Image.fromarray((np.asarray(image) >> (bits - 8)).astype("uint8"))
         elif image.mode in ("I", "F"):
-            image = Image.fromarray(_eight_bits(image))
+            image = Image.fromarray(_eight_bits(image, tags, format))
         transparent = "A" in image.getbands() or "transparency" in image.info
         mode = "RGBA" if transparent else "RGB"
         if image.mode in ("1", "P", "PA") or "transparency" in image.info:
@@ -398,10 +400,9 @@ def _draft(image, options):
         image.draft(None, (math.ceil(width * scale), math.ceil(height * scale)))
 
 
-def _eight_bits(image):
+def _eight_bits(image, tags, format):
     """uint8 pixels of an image of floats or 32-bit integers, whose scale the file does not tell."""
     pixels = np.asarray(image)
-    tags = getattr(image, "tag_v2", {})
     bits, signed = tags.get(258, (32,))[0], tags.get(339, (1,))[0] == 2
     if image.mode == "I" and tags and not signed:
         pixels = pixels.view("uint32")  # Pillow knows signed ones only
@@ -409,7 +410,7 @@ def _eight_bits(image):
     if image.mode == "I":
         largest = 2 ** (bits - signed) - 1
         scales = [scale for scale in scales if scale < largest] + [largest]
-    if image.mode == "I" and image.format == "PPM":  # Pillow scales these itself
+    if image.mode == "I" and format == "PPM":  # Pillow scales these itself
         scales = [65535]
     low, high = float(pixels.min()), float(pixels.max())
     # A twentieth allows for resizing with overshoot.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from keras_vqvae2.data.optional_imports import import_tensorflow
 from keras_vqvae2.hints import Dataset, Size, Tensor
-from keras_vqvae2.validation import check_positive
+from keras_vqvae2.validation import check_positive, height_and_width
 
 LONGEST = 16  # times the longer side of the crop
 
@@ -64,11 +64,7 @@ class Options:
         num_processes: int = 1,
         process_index: int = 0,
     ) -> None:
-        size = tuple(image_size) if isinstance(image_size, Sequence) else 2 * (image_size,)
-        if len(size) != 2 or any(int(s) != s or s < 1 for s in size):
-            raise ValueError(
-                f"Expected a positive integer or (height, width). Received: image_size={image_size}"
-            )
+        size = height_and_width(image_size)
         check_positive(batch_size=batch_size)
         if int(start_step) != start_step or start_step < 0:
             raise ValueError(f"Expected a non-negative integer. Received: start_step={start_step}")

@@ -2,9 +2,7 @@
 
 import importlib
 import importlib.util
-import numbers
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +12,9 @@ from keras import ops
 
 from keras_vqvae2 import backend
 from keras_vqvae2.files import brief, replacing, replacing_folder
-from keras_vqvae2.hints import FilePath
+from keras_vqvae2.hints import FilePath, Size
 from keras_vqvae2.models.vqvae2 import VQVAE2
-from keras_vqvae2.validation import check_image_shape, check_positive
+from keras_vqvae2.validation import check_image_shape, check_positive, height_and_width
 
 SUFFIXES = {"tf_saved_model": "", "onnx": ".onnx", "litert": ".tflite"}
 SAVED_MODEL_FILES = {"assets", "fingerprint.pb", "saved_model.pb", "variables"}
@@ -26,7 +24,7 @@ def export_encoder(
     vqvae: VQVAE2,
     path: FilePath,
     format: str = "onnx",
-    image_size: Sequence[int] | None = None,
+    image_size: Size | None = None,
     batch_size: int | None = 1,
 ) -> None:
     """Writes what makes codes of images as a file that runs without Keras and this package.
@@ -41,13 +39,15 @@ def export_encoder(
         path: The file to write, `.onnx` or `.tflite`; of a SavedModel, the folder.
         format: `"onnx"`, `"litert"` or `"tf_saved_model"`, as in `keras.Model.export`. PyTorch
             writes ONNX, JAX ONNX and SavedModels, TensorFlow all three: a preset loads on any.
-        image_size: `(height, width)` of the images; that of the model's `image_shape` by default.
+        image_size: Integer or `(height, width)` of the images; that of the model's `image_shape` by
+            default.
         batch_size: Positive integer, images at a time. In a SavedModel None is any number.
 
     Raises:
-        ValueError: If the backend does not write the format, the name of the file does not fit it,
-            a size does not fit, the folder holds anything but a SavedModel, LiteRT is to hold
-            weights that were not trained, or the converter does not know the quantizer.
+        ValueError: If it is not a VQVAE2, the backend does not write the format, the name of the
+            file does not fit it, a size does not fit, the folder holds anything but a SavedModel,
+            LiteRT is to hold weights that were not trained, or the converter does not know the
+            quantizer.
         ImportError: If a package that the format takes is not installed.
     """
     path = _checked(path, format, batch_size)
@@ -62,7 +62,7 @@ def export_decoder(
     vqvae: VQVAE2,
     path: FilePath,
     format: str = "onnx",
-    image_size: Sequence[int] | None = None,
+    image_size: Size | None = None,
     batch_size: int | None = 1,
 ) -> None:
     """Writes what makes images of codes as a file that runs without Keras and this package.
@@ -124,9 +124,9 @@ def _checked(path, format, batch_size):
 
 
 def _image_size(vqvae, size):
-    size = vqvae.image_shape[:2] if size is None else tuple(size)
-    if len(size) != 2 or any(not isinstance(s, numbers.Integral) or s < 1 for s in size):
-        raise ValueError(f"Expected positive integers (height, width). Received: image_size={size}")
+    if not isinstance(vqvae, VQVAE2):
+        raise ValueError(f"Expected a VQVAE2. Received: {type(vqvae).__name__}")
+    size = vqvae.image_shape[:2] if size is None else height_and_width(size)
     channels = vqvae.image_shape[-1]
     check_image_shape((None, *size, channels), channels, vqvae.downsampling, "image_size, images")
     return size

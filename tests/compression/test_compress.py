@@ -230,6 +230,11 @@ def test_damaged_bytes_are_one_error(vqvae, generator, codes, by_priors, rng):
     refused("damaged", decompress_codes, model, data + b"\0")
 
 
+@pytest.mark.parametrize("data", ["picture.vqc", None, 10**9])
+def test_what_is_no_bytes_is_named(vqvae, data):
+    refused("Expected the bytes of a .vqc file", decompress_codes, vqvae, data)
+
+
 def test_hostile_bytes_are_one_error(vqvae, generator, codes):
     packed, coded = compress_codes(vqvae, codes), compress_codes(generator, codes, 0)
     many = number(2**32 - 1)

@@ -23,6 +23,12 @@ def test_labels_stay_with_their_images(rng):
     assert list(labels) != sorted(labels)
 
 
+def test_labels_that_would_be_others_are_refused():
+    labels = np.array([2**40 + 3, 0])
+    with pytest.raises(ValueError, match="fit in int32. Received: labels from 0 to 1099511627779"):
+        images_from_arrays(np.zeros((2, 8, 8, 3), "uint8"), labels=labels)
+
+
 def test_resize(rng):
     dataset = images_from_arrays(rng.uniform(size=(2, 20, 30, 3)), (10, 10))
     (batch,) = dataset.as_numpy_iterator()

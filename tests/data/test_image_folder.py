@@ -167,6 +167,33 @@ def test_deep_pixels_are_scaled(tmp_path, dtype, most, suffix):
     np.testing.assert_allclose(image, np.repeat(expected[..., None], 3, -1), atol=0.01)
 
 
+@pytest.mark.parametrize("dtype, most", [("int32", 2**31 - 1), ("uint32", 2**32 - 1)])
+def test_deep_pixels_of_a_long_image_are_scaled_alike(tmp_path, dtype, most):
+    """Its middle is cut out first, and no longer knows the file's tags."""
+    pixels = (np.full((2, 4000), 0.75) * most).astype(dtype)
+    (tmp_path / "a.tif").write_bytes(tiff(pixels, 2 if dtype == "int32" else 1))
+    image = decode(tmp_path / "a.tif", Options(32))
+    assert image.mean() == pytest.approx(0.75 * 255, abs=1)
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (2, 4000)])
+def test_pixels_of_12_bits(tmp_path, shape):
+    values = np.arange(shape[0] * shape[1]).reshape(-1, 2) % 4096
+    packed = [values[:, 0] >> 4, (values[:, 0] & 15) << 4 | values[:, 1] >> 8, values[:, 1] & 255]
+    packed = np.stack(packed, -1).astype("uint8").tobytes()
+    data = bytearray(tiff(values.astype("uint16").reshape(shape), 1))
+    entries = data[8 + values.size * 2 :]
+    entries = entries.replace(
+        struct.pack("<HHII", 258, 4, 1, 16), struct.pack("<HHII", 258, 4, 1, 12)
+    )
+    header = struct.pack("<2sHI", b"II", 42, 8 + len(packed))
+    (tmp_path / "a.tif").write_bytes(header + packed + entries)
+    rows, columns = shape
+    middle = values.reshape(shape)[:, max(0, columns // 2 - 16) : columns // 2 + 16]
+    image = decode(tmp_path / "a.tif", Options(32))
+    assert image.mean() == pytest.approx(middle.mean() / 4095 * 255, abs=2)
+
+
 @pytest.mark.parametrize("pixels", [[-1.0, 1.0], [0.0, 5.0], [0.0, 1e9], [np.nan, 1.0]])
 def test_pixels_of_no_known_scale_are_not_guessed(tmp_path, pixels):
     Image.fromarray(np.array([pixels], "float32")).save(tmp_path / "a.tif")

@@ -206,6 +206,11 @@ def test_what_does_not_fit_is_refused(tmp_path, monkeypatch):
     refused("Expected a name that ends with '.onnx'", path="encoder.tflite")
     refused("multiples of 4", image_size=(16, 18))
     refused("image_size=(16,)", image_size=(16,))
+    refused("image_size=16.0", image_size=16.0)
+    refused("multiples of 4", image_size=18)  # an integer is a size
+    refused("multiples of 4", image_size=(np.int64(16), np.int64(18)))
+    with pytest.raises(ValueError, match="Expected a VQVAE2. Received: str"):
+        export_encoder("vqvae2_clothing_64", "encoder.onnx")
     refused("batch_size=None", batch_size=None)
     refused("batch_size=0", batch_size=0)
     if BACKEND == "jax":

@@ -308,6 +308,19 @@ def test_the_page_looks_inside(page):
     page.get_by_text("PSNR up to here, dB").wait_for()
 
 
+@pytest.mark.parametrize(
+    "host, allowed",
+    [("::1", "[::1]"), ("fe80::1", "[fe80::1]"), ("127.0.0.1", "127.0.0.1"), ("::", "*")],
+)
+def test_addresses_of_both_kinds(host, allowed):
+    pytest.importorskip("gradio", reason="the page needs Gradio")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(EXAMPLES)
+        import app
+    assert allowed in app.allowed_hosts(host, [])
+    assert app.in_url(host) == (f"[{host}]" if ":" in host else host)
+
+
 @pytest.mark.slow
 def test_it_listens_on_this_machine_alone(server):
     psutil = pytest.importorskip("psutil")

@@ -12,6 +12,7 @@ from keras_vqvae2 import backend
 from keras_vqvae2.hints import Config, Shape, Tensor, TensorTree
 from keras_vqvae2.image_batches import to_unit_floats
 from keras_vqvae2.layers import ResidualStack
+from keras_vqvae2.validation import check_positive
 
 
 @keras.saving.register_keras_serializable(package="keras_vqvae2")
@@ -300,6 +301,7 @@ def predict_in_parts(
     model: keras.Model, inputs: TensorTree, batch_size: int, verbose: int
 ) -> TensorTree:
     """`model.predict`, of any number of examples on any number of devices that share a batch."""
+    check_positive(batch_size=batch_size)
     multiple = backend.batch_multiple()
     count = len(keras.tree.flatten(inputs)[0])
     padding = -count % multiple

@@ -49,6 +49,7 @@ def chain(kind, shape, weights, levels):
     return PixelCNN(shape, **sizes) if kind == "pixelcnn" else PixelRNN(shape, kind, **sizes)
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("kind", ["pixelcnn", "row_lstm", "diagonal_bilstm"])
 def test_golden_logits_of_2016(golden, kind):
     data = golden(f"paper_{kind}")
@@ -78,6 +79,7 @@ def test_golden_logits_of_2016(golden, kind):
     check(model, data)
 
 
+@pytest.mark.compiled
 def test_golden_logits_of_gated_pixelcnn(golden):
     data = golden("paper_gated_pixelcnn")
     weights, levels = weights_of(data), data["logits"].shape[-1]

@@ -232,6 +232,14 @@ def test_sample_weight_weighs_reconstruction_errors(images):
     assert loss["loss"] == pytest.approx(error / 6, rel=1e-4)
 
 
+def test_batches_of_none_are_refused(images):
+    vqvae = compiled()
+    codes = vqvae.encode(images)
+    for use in (lambda: vqvae.encode(images, batch_size=0), lambda: vqvae.decode(codes, -1)):
+        with pytest.raises(ValueError, match="a positive integer. Received: batch_size="):
+            use()
+
+
 def test_sample_weight_without_a_y_is_refused(images):
     model, weights = compiled(), np.ones(6)
     for method in (model.fit, model.evaluate):
