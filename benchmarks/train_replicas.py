@@ -33,7 +33,7 @@ flags.DEFINE_enum(
 flags.DEFINE_enum(
     "quantizer",
     "ema",
-    ["ema", "entropies", "residual", "kmeans"],
+    ["ema", "entropies", "residual", "kmeans", "gradients", "shared"],
     "Of stage 1: what replicas must sum.",
 )
 flags.DEFINE_integer("rest", 0, "Examples of a last batch that is not full, of one process.")
@@ -61,9 +61,11 @@ def build(stage):
 
     from keras_vqvae2 import VQVAE2, MaskedTransformerPrior, PixelSnailPrior, TransformerPrior
     from keras_vqvae2.layers import (
+        BinarySphericalQuantizer,
         IndexBackpropagationQuantizer,
         LookupFreeQuantizer,
         ResidualVectorQuantizer,
+        VectorQuantizer,
         VectorQuantizerEMA,
     )
 
@@ -94,6 +96,14 @@ def build(stage):
             "kmeans": {
                 "top": VectorQuantizerEMA(32, 4, decay=0.9, kmeans_rounds=3),
                 "bottom": VectorQuantizerEMA(32, 4, decay=0.9, sample_temperature=0.1, seed=3),
+            },
+            "gradients": {
+                "top": VectorQuantizer(32, 4, decay=0.9, gradient="diveq"),
+                "bottom": VectorQuantizerEMA(32, 4, decay=0.9, gradient="rotation"),
+            },
+            "shared": {
+                "top": BinarySphericalQuantizer(5),
+                "bottom": ResidualVectorQuantizer(ema, 2, shared_codebook=True),
             },
         }[FLAGS.quantizer]
         model = VQVAE2(

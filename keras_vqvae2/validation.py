@@ -320,13 +320,23 @@ def bind_arguments(method: str, x: Any, args: Any, kwargs: dict[str, Any]) -> di
     return given
 
 
-def weigh_examples(values: Tensor, sample_weight: Tensor | None) -> Tensor:
-    """Values of shape `(batch,)` times weights, None or one for each: `(batch,)`, `(batch, 1)`."""
+def check_sample_weight(sample_weight: Any) -> None:
+    """Raises `ValueError` unless it is None, or of shape `(batch,)` or `(batch, 1)`."""
     if sample_weight is None:
-        return values
-    shape = tuple(sample_weight.shape)
+        return
+    # A list has none, and a tensor of a graph is no array.
+    shape = tuple(
+        sample_weight.shape if hasattr(sample_weight, "shape") else np.shape(sample_weight)
+    )
     if len(shape) != 1 and shape[1:] != (1,):
         raise ValueError(
             f"Expected sample weights of shape (batch,). Received: sample_weight of shape {shape}"
         )
+
+
+def weigh_examples(values: Tensor, sample_weight: Tensor | None) -> Tensor:
+    """Values of shape `(batch,)` times weights, None or one for each: `(batch,)`, `(batch, 1)`."""
+    if sample_weight is None:
+        return values
+    check_sample_weight(sample_weight)
     return values * ops.cast(ops.reshape(sample_weight, (-1,)), "float32")

@@ -31,6 +31,8 @@ Everything else in the package is `keras.ops`. Each backend module offers the sa
 - `segment_sum`: sums of rows that share an index, without a copy of the rows.
 - `split_batch`: tensors whose leading axis is the batch, each device with its part.
 - `sum_squared_error`: of two matrices, without a third in memory. Gradients do not pass.
+- `training_state`: a scope for `fit`, `evaluate` and `predict`, which an exception leaves with the
+  model as it was.
 - `variables_lock`: held while Keras takes variables out of a model, so that a second thread waits.
 - `sync_training_state`: makes a model's variables current while `fit` runs.
 
@@ -93,4 +95,5 @@ sum_squared_error = _backend.sum_squared_error
 sync_training_state = _backend.sync_training_state
 test_step = _backend.test_step
 train_step = _backend.train_step
+training_state = _backend.training_state
 variables_lock = _backend.variables_lock

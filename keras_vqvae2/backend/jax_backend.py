@@ -165,6 +165,32 @@ def sync_training_state(model):
     model.jax_state_sync()
 
 
+@contextlib.contextmanager
+def training_state(model, training):
+    """Keras' loops take the values out of a model's variables: an exception puts them back."""
+    model.jax_state_sync()
+    variables = [*model.variables, *model.metrics_variables]
+    if model.optimizer is not None:
+        variables += model.optimizer.variables
+    if training:
+        # `use_ema` ends a fit with the averages' own arrays as weights. A step takes both over, and
+        # it can take over an array but once.
+        seen = set()
+        for variable in variables:
+            if id(variable.value) in seen:
+                variable.assign(jnp.copy(variable.value))
+            seen.add(id(variable.value))
+    values = [variable.value for variable in variables]
+    try:
+        yield
+    except BaseException:
+        model.jax_state_sync()  # what the last step returned
+        for variable, value in zip(variables, values):
+            if variable._value is None and not value.is_deleted():
+                variable.assign(value)
+        raise
+
+
 def metrics_over_processes(model, result):
     return result()
 

@@ -198,6 +198,11 @@ def sync_training_state(model):
     """Nothing to do: TensorFlow updates variables in place."""
 
 
+def training_state(model, training):
+    """Nothing to do: variables hold their values while Keras' loops run."""
+    return contextlib.nullcontext()
+
+
 def metrics_over_processes(model, result):
     return result()
 

@@ -199,6 +199,11 @@ def gradient_with_aux(function, x, variables=()):
     return keras.tree.map_structure(torch.Tensor.detach, aux), gradient
 
 
+def training_state(model, training):
+    """Nothing to do: variables hold their values while Keras' loops run."""
+    return contextlib.nullcontext()
+
+
 def metrics_over_processes(model, result):
     """Every process must ask. The logs of single steps are those of this process."""
     if replica_count() == 1:

@@ -1,15 +1,18 @@
 """Drawing codes: guidance, temperature, top-k, top-p, and uniforms that belong to a sample."""
 
-import math
+import numbers
 import operator
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from keras import ops
 
 from keras_vqvae2.hints import Tensor
 from keras_vqvae2.validation import check_positive
+
+LARGEST = float(np.finfo("float32").max)
 
 
 class Sampling:
@@ -56,21 +59,19 @@ class Sampling:
         guidance_scale: float = 1.0,
         guidance_power: float | None = None,
     ) -> None:
-        if not (temperature > 0 and math.isfinite(temperature)):
-            raise ValueError(f"Expected a positive number. Received: temperature={temperature}")
+        if not (is_number(temperature) and temperature > 0):
+            raise ValueError(f"Expected a positive number. Received: temperature={temperature!r}")
         if top_k is not None:
             check_positive(top_k=top_k)
-        if top_p is not None and not 0 < top_p <= 1:
-            raise ValueError(f"Expected a number in (0, 1]. Received: top_p={top_p}")
-        if not (guidance_scale >= 0 and math.isfinite(guidance_scale)):
+        if top_p is not None and not (is_number(top_p) and 0 < top_p <= 1):
+            raise ValueError(f"Expected a number in (0, 1]. Received: top_p={top_p!r}")
+        if not (is_number(guidance_scale) and guidance_scale >= 0):
             raise ValueError(
-                f"Expected a number of at least 0. Received: guidance_scale={guidance_scale}"
+                f"Expected a number of at least 0. Received: guidance_scale={guidance_scale!r}"
             )
-        if guidance_power is not None and not (
-            guidance_power > 0 and math.isfinite(guidance_power)
-        ):
+        if guidance_power is not None and not (is_number(guidance_power) and guidance_power > 0):
             raise ValueError(
-                f"Expected None or a positive number. Received: guidance_power={guidance_power}"
+                f"Expected None or a positive number. Received: guidance_power={guidance_power!r}"
             )
         self.temperature = temperature
         self.top_k = top_k
@@ -160,6 +161,11 @@ class Sampling:
         # Of codes that cannot be drawn the sum does not grow; rounding may still hit them.
         found = ops.where(ops.logical_and(beyond, weights > 0), 1, 0)
         return ops.cast(ops.where(finite, ops.argmax(found, axis=-1), -1), "int32")
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a real number that float32 holds."""
+    return isinstance(value, numbers.Real) and abs(float(value)) <= LARGEST
 
 
 def sample_uniforms(

@@ -279,13 +279,17 @@ class CodePrior(PresetModel):
         """Of a dict of levels and labels, what this prior takes."""
         return {name: side_by_side(batch[name]) for name in self.input_levels}
 
+    def _integers(self, batch):
+        """As `_own`, int32 tensors: in unsigned integers, as files have them, -1 is a code."""
+        return {name: ops.cast(codes, "int32") for name, codes in self._own(batch).items()}
+
     def call(
         self, inputs: Mapping[str, Tensor], training: bool | None = None, mask: Tensor | None = None
     ) -> Tensor:
         return super().call(self._own(inputs), training=training, mask=mask)
 
     def step_outputs(self, x: Mapping[str, Tensor], training: bool) -> TensorTree:
-        x = self._own(x)
+        x = self._integers(x)
         nats = cross_entropy(x[self.level], self(x, training=training))
         return {"nats": ops.mean(nats, axis=(1, 2))}  # (B,)
 
@@ -491,9 +495,8 @@ class CodePrior(PresetModel):
 
         def draw(inputs, numbers):
             inputs = self._with_untold(inputs) if sampling.guided else inputs
-            uniforms = sample_uniforms(
-                seed, first_sample + numbers, self.level, self.uniforms_shape
-            )
+            samples = (first_sample + int(number) for number in numbers)
+            uniforms = sample_uniforms(seed, samples, self.level, self.uniforms_shape)
             return self._draw_codes(sampling, inputs, uniforms)
 
         return draw_batches(draw, request, self.code_shape, batch_size, self.level, verbose)

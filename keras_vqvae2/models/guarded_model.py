@@ -10,7 +10,7 @@ from keras import ops
 from keras_vqvae2 import backend
 from keras_vqvae2.backend.guarded import Update
 from keras_vqvae2.hints import Config, Dataset, Tensor, TensorTree
-from keras_vqvae2.validation import bind_arguments
+from keras_vqvae2.validation import bind_arguments, check_sample_weight
 
 
 class GuardedModel(keras.Model):
@@ -229,9 +229,11 @@ class GuardedModel(keras.Model):
         """
         given = bind_arguments("fit", x, args, kwargs)
         given["x"] = self._check_data(x, with_loss=True)
+        check_sample_weight(given.get("sample_weight"))
         held_out = given.get("validation_data")
         if isinstance(held_out, (tuple, list)):
             checked = self._check_data(held_out[0], with_loss=True)
+            check_sample_weight(held_out[2] if len(held_out) > 2 else None)
             given["validation_data"] = (checked, *held_out[1:])
         elif held_out is not None:
             given["validation_data"] = self._check_data(held_out, with_loss=True)
@@ -241,7 +243,8 @@ class GuardedModel(keras.Model):
             callbacks = [*callbacks] if isinstance(callbacks, (list, tuple)) else [callbacks]
             self._tell_what_is_better(callbacks)
             given["callbacks"] = [_EndsWithoutProgress(self), *callbacks]
-        return super().fit(**given)
+        with backend.training_state(self, training=True):
+            return super().fit(**given)
 
     def _tell_what_is_better(self, callbacks):
         """Keras' own callbacks look at the metrics of `compile` only, of which there are none."""
@@ -259,17 +262,19 @@ class GuardedModel(keras.Model):
         given = bind_arguments("evaluate", x, args, kwargs)
         if not given.get("_use_cached_eval_dataset"):  # fit has looked at it
             given["x"] = self._check_data(x, with_loss=True)
+            check_sample_weight(given.get("sample_weight"))
         with self._variables_lock:
             self._evaluating = True
             try:
-                return super().evaluate(**given)
+                with backend.training_state(self, training=False):
+                    return super().evaluate(**given)
             finally:
                 self._evaluating = False
 
     def predict(self, x: Tensor | Dataset, *args: Any, **kwargs: Any) -> np.ndarray:
         """Outputs for `x`, as `keras.Model.predict` does; data are checked as in `fit`."""
         x = self._check_data(x, with_loss=False)
-        with self._variables_lock:
+        with self._variables_lock, backend.training_state(self, training=False):
             return super().predict(x, *args, **kwargs)
 
     @property

@@ -202,6 +202,7 @@ class HierarchicalImageGenerator:
             ValueError: At the call, as `generate`.
         """
         check_positive(num_images=num_images, batch_size=batch_size)
+        check_integer("seed", seed, 0)
         numbers = image_numbers(first_image, num_images)
         labels = self._labels(labels, numbers)
         settings = self.level_settings(temperature, top_k, top_p, guidance_scale, guidance_power)
@@ -543,6 +544,8 @@ def check_fit(vqvae, priors, label_names):
 
 def image_numbers(first: int, count: int) -> np.ndarray:
     check_integer("first_image", first, 0)
+    if first + count > np.iinfo("int64").max:
+        raise ValueError(f"Expected an integer below 2**63. Received: first_image={first}")
     return np.arange(first, first + count)
 
 

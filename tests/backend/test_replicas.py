@@ -71,7 +71,7 @@ def test_a_last_batch_that_does_not_divide_loses_its_rest(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("quantizer", ["entropies", "residual", "kmeans"])
+@pytest.mark.parametrize("quantizer", ["entropies", "residual", "kmeans", "gradients", "shared"])
 def test_two_replicas_of_other_quantizers_end_like_one(tmp_path, quantizer):
     flags = ["--stage=1", f"--quantizer={quantizer}", "--steps=8"]
     one = train(tmp_path / "one.npz", *flags)

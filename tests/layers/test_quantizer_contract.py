@@ -219,10 +219,17 @@ PAIRS = [
     ("cosine", "heads"),
     ("gumbel", "gumbel_straight_through"),
 ]
+GRADIENTS = [("loss", "diveq"), ("rotation", "drawn"), ("kmeans", "lfq_spherical")]
 
 
 def model_of(top, bottom, **kwargs):
-    quantizer = {"top": QUANTIZERS[top](), "bottom": QUANTIZERS[bottom]()}
+    kinds = {
+        **QUANTIZERS,
+        "diveq": lambda: VectorQuantizer(8, 4, gradient="diveq"),
+        "rotation": lambda: VectorQuantizerEMA(8, 4, gradient="rotation"),
+        "drawn": lambda: VectorQuantizer(8, 4, sample_temperature=0.1),
+    }
+    quantizer = {"top": kinds[top](), "bottom": kinds[bottom]()}
     sizes = {"hidden_units": 8, "residual_units": 4, "residual_blocks": 1}
     return VQVAE2((16, 16, 3), **sizes, quantizer=quantizer, **kwargs)
 
@@ -304,7 +311,7 @@ def test_codes_of_another_depth_are_refused():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-@pytest.mark.parametrize("top, bottom", PAIRS)
+@pytest.mark.parametrize("top, bottom", PAIRS + GRADIENTS)
 def test_200_steps_in_half_precision_are_finite(rng, policy, top, bottom):
     images = rng.uniform(size=(8, 16, 16, 3)).astype("float32")
     model = model_of(top, bottom, dtype=policy)

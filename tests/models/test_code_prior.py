@@ -235,6 +235,21 @@ def test_other_requests_are_refused(prior, codes, changes, message):
         prior.generate(**{"num_samples": 6, **request_of(codes), **changes})
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_codes_of_small_integers_are_learned_as_others_are(kind, codes, dtype):
+    """-1, which the masked prior puts in, is another code in them."""
+    losses = []
+    for each in (dtype, "int32"):
+        prior = make(kind)
+        prior.compile(keras.optimizers.SGD(0.1))
+        data = {name: value.astype(each) for name, value in codes.items() if name != "else"}
+        keras.utils.set_random_seed(0)
+        logs = [prior.train_on_batch(data, return_dict=True) for _ in range(2)]
+        losses.append([step["loss"] for step in logs])
+        losses[-1].append(prior.evaluate(data, verbose=0, return_dict=True)["loss"])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-6)
+
+
 def test_weights_of_maps_change_the_loss_and_not_the_bits(likelihood, prior, codes):
     prior.compile(optimizer="adam")
     plain = prior.evaluate(codes, verbose=0, return_dict=True)

@@ -90,6 +90,40 @@ def test_gradient_norm_is_that_of_the_unscaled_loss(images):
     assert norms["mixed_float16"] == pytest.approx(norms["float32"], rel=0.05)
 
 
+def test_an_error_leaves_the_model_as_it_was(images):
+    """On JAX Keras' loops hold the weights; what goes wrong in them must not lose any."""
+    vqvae = build()
+    vqvae.fit(images, batch_size=4, verbose=0)
+    before = snapshot(vqvae)
+
+    def batches(count):
+        yield from [(images[:4],)] * count
+        raise RuntimeError("no more")
+
+    wrong = {"y": np.zeros(8), "sample_weight": np.ones((8, 2)), "verbose": 0}
+    for use in (vqvae.fit, vqvae.evaluate):
+        with pytest.raises(ValueError, match="sample weights of shape"):
+            use(images, **wrong)
+    with pytest.raises(Exception, match="no more"):
+        vqvae.evaluate(batches(2), verbose=0)
+    for path, value in snapshot(vqvae).items():
+        np.testing.assert_array_equal(value, before[path], err_msg=path)
+    with pytest.raises(Exception, match="no more"):
+        vqvae.fit(batches(2), verbose=0)
+    after = snapshot(vqvae)
+    assert all(np.isfinite(value).all() for value in after.values())
+    assert any((after[path] != value).any() for path, value in before.items())
+    vqvae.fit(images, batch_size=4, verbose=0)
+
+
+def test_fit_goes_on_after_averages_took_the_place_of_weights(images):
+    vqvae = build()
+    vqvae.compile(keras.optimizers.Adam(1e-3, use_ema=True))
+    for _ in range(2):
+        logs = vqvae.fit(images, batch_size=4, verbose=0).history
+        assert np.isfinite(logs["loss"][0]) and logs["skipped_steps"] == [0]
+
+
 def test_evaluate_lists_each_metric_once_however_often_it_is_compiled(images):
     vqvae = build()
     for _ in range(3):

@@ -285,7 +285,7 @@ class MaskedTransformerPrior(CodePrior):
         self.masked_nats_tracker = MeanOfSome(name="masked_nats")
 
     def step_outputs(self, x: Mapping[str, Tensor], training: bool) -> TensorTree:
-        x = self._own(x)
+        x = self._integers(x)
         codes = x[self.level]
         masked = self._masks(codes, self._mask_seed if training else 0)  # (B, H, W)
         logits = self({**x, self.level: ops.where(masked, -1, codes)}, training=training)

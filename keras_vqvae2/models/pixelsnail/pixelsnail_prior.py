@@ -17,7 +17,7 @@ from keras_vqvae2.models.pixelsnail.pixelsnail_layers import (
     RowContext,
 )
 from keras_vqvae2.models.pixelsnail.pixelsnail_steps import PixelSnailSteps
-from keras_vqvae2.validation import check_positive
+from keras_vqvae2.validation import check_integer, check_positive
 
 
 def condition_map(stacks, codes):
@@ -162,6 +162,9 @@ class PixelSnailPrior(AutoregressivePrior):
             num_blocks=num_blocks,
             block_layers=block_layers,
         )
+        check_integer("output_blocks", output_blocks, 0)
+        if mask_type not in ("A", "B"):
+            raise ValueError(f"Expected 'A' or 'B'. Received: mask_type={mask_type!r}")
         if upsampling not in ("nearest", "learned"):
             raise ValueError(
                 f"Expected 'nearest' or 'learned'. Received: upsampling={upsampling!r}"

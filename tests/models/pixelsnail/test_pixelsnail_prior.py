@@ -308,6 +308,8 @@ def test_bad_requests_are_refused(make, arguments, message):
         ({"code_shape": (4, 4), "condition_factors": {"top": 2}}, "levels other than 'top'"),
         ({"code_shape": (4, 4), "num_blocks": 0}, "Received: num_blocks=0"),
         ({"code_shape": (4, 4), "upsampling": "cubic"}, "Received: upsampling='cubic'"),
+        ({"code_shape": (4, 4), "mask_type": None}, "'A' or 'B'. Received: mask_type=None"),
+        ({"code_shape": (4, 4), "output_blocks": -1}, "Received: output_blocks=-1"),
         ({"code_shape": (4, 4), "kernel_size": 4}, "Received: kernel_size=4"),
         ({"code_shape": (4, 4), "attention_heads": 3}, "num_heads=3"),
     ],
