@@ -103,7 +103,12 @@ def build(stage):
             },
             "shared": {
                 "top": BinarySphericalQuantizer(5),
-                "bottom": ResidualVectorQuantizer(ema, 2, shared_codebook=True),
+                # Restarted codes of two depths can be one vector, a tie as well.
+                "bottom": ResidualVectorQuantizer(
+                    VectorQuantizerEMA(32, 4, decay=0.9, restart_threshold=0.0),
+                    2,
+                    shared_codebook=True,
+                ),
             },
         }[FLAGS.quantizer]
         model = VQVAE2(
