@@ -8,7 +8,7 @@ Command:    for each level L of top and bottom,
 Hardware:   one thread of 2 CPU cores with AVX-512-BF16, TensorFlow backend, mixed_bfloat16
 Wall time:  top 49 minutes; bottom 44 minutes of the processor (0.82 seconds a step), stopped and
             resumed on the way; both beside other work
-Reached:    nats a code 3.886 (top) and 3.836 (bottom) on the test images, 4.087 and 4.101 on the
+Reached:    nats a code 3.807 (top) and 3.845 (bottom) on the test images, 4.011 and 4.108 on the
             validation images; uniform codes 6.238
 
 `--laptop` stops after 100 steps, some 2 minutes a level.
