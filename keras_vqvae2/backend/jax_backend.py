@@ -170,8 +170,7 @@ def training_state(model, training):
     """Keras' loops take the values out of a model's variables: an exception puts them back."""
     model.jax_state_sync()
     variables = [*model.variables, *model.metrics_variables]
-    if model.optimizer is not None:
-        variables += model.optimizer.variables
+    variables += getattr(getattr(model, "optimizer", None), "variables", [])
     if training:
         # `use_ema` ends a fit with the averages' own arrays as weights. A step takes both over, and
         # it can take over an array but once.

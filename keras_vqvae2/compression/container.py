@@ -102,12 +102,13 @@ def open_sealed(data: bytes) -> tuple[Header, Reader]:
     Raises:
         ValueError: If it is another file, of another version, or damaged.
     """
-    if not isinstance(data, (bytes, bytearray, memoryview)):
+    try:
+        data = bytes(memoryview(data))
+    except TypeError:
         raise ValueError(
             "Expected the bytes of a .vqc file, as Path(file).read_bytes() gives them. "
             f"Received: a {type(data).__name__}"
-        )
-    data = bytes(data)
+        ) from None
     if data[:4] != MAGIC:
         raise ValueError(f"Expected a .vqc file. Received: bytes that start with {data[:4]!r}")
     if data[4:5] != bytes([VERSION]):

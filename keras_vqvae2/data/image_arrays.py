@@ -52,7 +52,7 @@ def images_from_arrays(
                 f"Expected a label for each of the {len(images)} images, an integer. "
                 f"Received: labels of shape {labels.shape} and dtype {labels.dtype}"
             )
-        low, high = int(labels.min()), int(labels.max())
+        low, high = int(labels.min(initial=0)), int(labels.max(initial=0))
         if low < INT32.min or high > INT32.max:
             raise ValueError(
                 f"Expected labels that fit in int32. Received: labels from {low} to {high}"
