@@ -51,9 +51,8 @@ images = generator.generate(len(labels), labels, seed=0, batch_size=BATCH)
 show({name: images[4 * i : 4 * i + 4] for i, name in enumerate(names)})
 
 # %% [markdown]
-# *Four images of each of four classes, as drawn, none left out. Some can be recognised at once;
-# some are a flat colour or a texture. What to expect of each class stands on [the
-# card](../presets/clothing_64.md#limits).*
+# *Four images of each of four classes, as drawn, none left out. Most can be recognised at once. What
+# to expect of each class stands on [the card](../presets/clothing_64.md#limits).*
 #
 # The first call takes a few seconds more than later ones, in which the drawing of a row is
 # compiled.
@@ -95,10 +94,10 @@ rows |= {
 show(rows)
 
 # %% [markdown]
-# *The same eight images at five settings. Cold samples are smooth and plain, and at 0.5 many are a
-# single colour; hot ones have more on them and fall apart.*
+# *The same eight images at five settings. Cold samples are plain and alike; hot ones have more on
+# them and fall apart.*
 #
-# The preset's own 0.9 and 0.9 were chosen by measuring: [evaluate a
+# The preset's own settings were chosen by measuring: [evaluate a
 # generator](evaluate_a_generator.py) shows how. Levels can have settings of their own, such as
 # `temperature={"top": 0.8, "bottom": 1.0}`.
 #
