@@ -51,8 +51,8 @@ images = generator.generate(len(labels), labels, seed=0, batch_size=BATCH)
 show({name: images[4 * i : 4 * i + 4] for i, name in enumerate(names)})
 
 # %% [markdown]
-# *Four images of each of four classes, as drawn, none left out. Most can be recognised at once. What
-# to expect of each class stands on [the card](../presets/clothing_64.md#limits).*
+# *Four images of each of four classes, as drawn, none left out. Most can be recognised at once.
+# What to expect of each class stands on [the card](../presets/clothing_64.md#limits).*
 #
 # The first call takes a few seconds more than later ones, in which the drawing of a row is
 # compiled.
