@@ -130,8 +130,7 @@ plt.show()
 
 # %% [markdown]
 # *Precision (how many samples lie among real images) against recall (how much of the real variety
-# they cover). Both wrong models cover a third of it or less. The cold one loses precision as well:
-# its plain pictures, many of a single colour, lie where hardly a real one does.*
+# they cover). Both wrong models lose precision. The cold one loses more of the variety as well.*
 #
 # How to read the table:
 #
@@ -139,9 +138,9 @@ plt.show()
 #   they are small. This column is the floor, and only differences well above it mean something.
 #   With fewer images than features (1,280 here) the function warns, because the number is far too
 #   large; 10,000 images and more are usual.
-# - **One number hides what is wrong.** The cold and the hot model are both far away. Precision and
-#   recall, or density and coverage, say how: hot samples spread thinly over the real ones, cold
-#   ones crowd at their edge.
+# - **One number hides what is wrong.** The cold and the hot model are both far away. Recall says
+#   that the cold one leaves variety out, density that the hot one spreads thinly over the real
+#   images.
 # - **The column with a star** compares with reconstructions in place of real images. What the
 #   decoder blurs then counts on both sides, and what remains is the priors' share: the paper's
 #   FID\*.
