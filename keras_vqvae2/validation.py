@@ -207,6 +207,18 @@ def both_axes(size: Size) -> tuple[int, int]:
     return int(rows), int(columns)
 
 
+def divides(factor: Any, code_shape: Sequence[int]) -> bool:
+    """Whether a positive integer, or one for each axis, divides the size of a map."""
+    factors = factor if isinstance(factor, Sequence) else (factor, factor)
+    pairs = zip(factors, code_shape, strict=False)
+    return len(factors) == 2 and all(f == int(f) and f >= 1 and not n % f for f, n in pairs)
+
+
+def coarser_shape(code_shape: Sequence[int], factor: Size) -> tuple[int, ...]:
+    """`(rows, columns)` of a map that is so many times smaller."""
+    return tuple(n // f for n, f in zip(code_shape, both_axes(factor), strict=True))
+
+
 def height_and_width(image_size: Any) -> tuple[int, int]:
     """What an integer for both, or `(height, width)`, stands for.
 

@@ -20,22 +20,16 @@ from keras_vqvae2.layers.condition_dropout import ConditionDropout
 from keras_vqvae2.models.guarded_model import MeanOfSome, track
 from keras_vqvae2.models.preset_model import PresetModel
 from keras_vqvae2.validation import (
-    both_axes,
     check_codes,
     check_integer,
     check_positive,
+    coarser_shape,
+    divides,
     first_batch,
     labels_of_all,
     side_by_side,
     weigh_examples,
 )
-
-
-def divides(factor: Any, code_shape: Sequence[int]) -> bool:
-    """Whether a positive integer, or one for each axis, divides the size of a map."""
-    factors = factor if isinstance(factor, Sequence) else (factor, factor)
-    pairs = zip(factors, code_shape, strict=False)
-    return len(factors) == 2 and all(f == int(f) and f >= 1 and not n % f for f, n in pairs)
 
 
 class CodePrior(PresetModel):
@@ -198,8 +192,7 @@ class CodePrior(PresetModel):
                     f"code_shape={code_shape}, or one for rows and one for columns. "
                     f"Received: condition_factors={condition_factors}"
                 )
-            pairs = zip(code_shape, both_axes(factor), strict=True)
-            shape = tuple(size // smaller for size, smaller in pairs)
+            shape = coarser_shape(code_shape, factor)
             inputs[name] = keras.Input(shape, dtype="int32", name=name)
         if num_classes is not None:
             inputs["label"] = keras.Input((), dtype="int32", name="label")

@@ -15,11 +15,11 @@ from keras_vqvae2.models.rejection_sampling import RejectionResult, best_of_draw
 from keras_vqvae2.models.vqvae2.levels import touched
 from keras_vqvae2.models.vqvae2.vqvae2 import VQVAE2
 from keras_vqvae2.validation import (
-    both_axes,
     check_codes,
     check_images,
     check_integer,
     check_positive,
+    coarser_shape,
     side_by_side,
 )
 
@@ -519,8 +519,7 @@ def check_fit(vqvae, priors, label_names):
             )
         for name, factor in prior.condition_factors.items():
             coarser = vqvae.levels[: vqvae.levels.index(level)]
-            pairs = zip(prior.code_shape, both_axes(factor), strict=True)
-            size = tuple(s // smaller for s, smaller in pairs)
+            size = coarser_shape(prior.code_shape, factor)
             if name not in coarser:
                 problems.append(f"conditions of {level!r} among {coarser}, got {name!r}")
             elif size != shapes[name]:
